@@ -1,0 +1,101 @@
+// Package trace is the vocabulary that all rooms share: events as the kernel
+// sent them, calls as pairing made them, and the streams they travel in. It is
+// pure: no I/O, no clock, no kernel; the same events give the same calls.
+package trace
+
+// Kind says what an Event reports. The values are those of enum event_kind in
+// bpf/events.h and are stored in recordings: append only.
+type Kind uint8
+
+// Kinds of events.
+const (
+	KindInvalid  Kind = iota
+	KindEntry         // a traced function was entered
+	KindExit          // a traced function returned
+	KindFork          // a task was created: Child is its id; a thread when ChildPID == PID
+	KindExec          // the process replaced its program
+	KindTaskExit      // a thread ended (the process too, when TID == PID of its last thread)
+	KindGoExit        // a goroutine ended
+	KindMap           // an executable file mapping appeared (dlopen)
+	KindUSDT          // a static probe fired
+	KindLost          // events could not be delivered: see Lost
+)
+
+// Flags qualify an Event. The values are those of enum event_flags in
+// bpf/events.h and are stored in recordings: append only.
+type Flags uint16
+
+// Event flags.
+const (
+	FlagGo         Flags = 1 << iota // goroutine fields are valid and SP is relative to the stack's top
+	FlagTailJumps                    // entry: the function may leave by a tail call while its exit is still reported
+	FlagHooked                       // entry: the exit is reported by a return probe (uretprobe), not a RET site
+)
+
+// FuncID numbers a traced function within one session, from 0.
+type FuncID uint32
+
+// Event is one record of the kernel, decoded. Slices alias the ring buffer and
+// are valid only during the call that delivers the event.
+type Event struct {
+	Time  uint64 // ns, CLOCK_MONOTONIC
+	SP    uint64 // address of the return address's slot; for FlagGo minus the stack's upper end (a negative int64)
+	GoID  uint64 // goroutine number, 0 for none (native threads, g0)
+	PID   uint32 // process (thread group) id in sbxtrace's pid namespace
+	TID   uint32 // thread id in sbxtrace's pid namespace
+	Func  FuncID // Entry, Exit, USDT
+	Kind  Kind
+	Flags Flags
+
+	Ret   uint64   // Exit at level args or above: raw return register
+	Args  []uint64 // Entry at level args or above: raw integer argument registers; USDT: arguments
+	Stack []uint64 // Entry at level stacks: return addresses, innermost first
+
+	Child    uint32 // Fork: thread id of the new task
+	ChildPID uint32 // Fork: process id of the new task
+	Comm     string // Fork, Exec: task name
+	Count    uint64 // Lost: how many
+	CPU      int32  // Lost: on which CPU, -1 unknown
+	Cause    LostCause
+}
+
+// LostCause says why events are missing. Values are stored in recordings.
+type LostCause uint8
+
+// Causes of loss.
+const (
+	LostNone     LostCause = iota
+	LostRing               // the ring buffer was full
+	LostStack              // the kernel-side call stack was deeper than it can hold
+	LostMissed             // the kernel skipped the program (recursion, missed probe)
+	LostFiltered           // the overhead governor detached the function
+)
+
+// String returns the cause as printed and as written to JSON ("cause").
+func (c LostCause) String() string {
+	switch c {
+	case LostRing:
+		return "ring-full"
+	case LostStack:
+		return "stack-too-deep"
+	case LostMissed:
+		return "missed"
+	case LostFiltered:
+		return "detached"
+	}
+	return "unknown"
+}
+
+// Func describes one traced function for people and for exports.
+type Func struct {
+	ID      FuncID
+	Name    string // demangled
+	Module  string // base name of the ELF file, or "" for the target's main executable
+	Path    string // path of the ELF file as the target sees it
+	BuildID string // hex, empty if the file has none
+	Offset  uint64 // file offset of the function's first byte
+	Size    uint64 // bytes, 0 unknown
+	File    string // source file, empty if unknown
+	Line    int    // source line, 0 if unknown
+	Lang    string // "c", "c++", "rust", "go", "python", …
+}
