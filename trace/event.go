@@ -9,16 +9,17 @@ type Kind uint8
 
 // Kinds of events.
 const (
-	KindInvalid  Kind = iota
-	KindEntry         // a traced function was entered
-	KindExit          // a traced function returned
-	KindFork          // a task was created: Child is its id; a thread when ChildPID == PID
-	KindExec          // the process replaced its program
-	KindTaskExit      // a thread ended (the process too, when TID == PID of its last thread)
-	KindGoExit        // a goroutine ended
-	KindMap           // an executable file mapping appeared (dlopen)
-	KindUSDT          // a static probe fired
-	KindLost          // events could not be delivered: see Lost
+	KindInvalid     Kind = iota
+	KindEntry            // a traced function was entered
+	KindExit             // a traced function returned
+	KindFork             // a task was created: Child is its id; a thread when ChildPID == PID
+	KindExec             // the process replaced its program
+	KindTaskExit         // a thread ended
+	KindGoExit           // a goroutine ended
+	KindMap              // an executable file mapping appeared (dlopen)
+	KindUSDT             // a static probe fired
+	KindLost             // events could not be delivered: see Count, CPU, Cause
+	KindProcessExit      // the last thread of a process ended
 )
 
 // Flags qualify an Event. The values are those of enum event_flags in
@@ -27,9 +28,10 @@ type Flags uint16
 
 // Event flags.
 const (
-	FlagGo         Flags = 1 << iota // goroutine fields are valid and SP is relative to the stack's top
-	FlagTailJumps                    // entry: the function may leave by a tail call while its exit is still reported
-	FlagHooked                       // entry: the exit is reported by a return probe (uretprobe), not a RET site
+	FlagGo        Flags = 1 << iota // goroutine fields are valid and SP is relative to the stack's top
+	FlagTailJumps                   // entry: the function may leave by a tail call while its exit is still reported
+	FlagHooked                      // entry, exit: the exit is reported by a return probe (uretprobe), not a RET site
+	FlagReturn                      // exit: Ret is valid
 )
 
 // FuncID numbers a traced function within one session, from 0.

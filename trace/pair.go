@@ -1,0 +1,253 @@
+package trace
+
+// maxGroup bounds a chain of tail calls at one stack pointer, and with it what
+// an endless loop of them can hold in memory. The kernel's own limit of nested
+// return probes is the same (MAX_URETPROBE_DEPTH, kernel/events/uprobes.c).
+const maxGroup = 64
+
+// maxHooked is how many return probes the kernel keeps per thread; the exits of
+// calls nested deeper are never reported.
+const maxHooked = 64
+
+// recursionSearch bounds how far up a call looks for itself.
+const recursionSearch = 64
+
+type laneKey struct {
+	pid, tid uint32
+	goid     uint64
+	goStack  bool
+}
+
+// region is a stack that a lane has used.
+type region struct{ lo, hi uint64 }
+
+func (r region) has(sp uint64) bool { return sp >= r.lo && sp < r.hi }
+
+// Regions tells the bounds of the memory mapping that holds a stack address of
+// a process, so that signal stacks and coroutines are told from frames that
+// were left. It returns false when it does not know.
+type Regions func(pid uint32, sp uint64) (lo, hi uint64, ok bool)
+
+// Pairer makes calls of events: it keeps one stack of open calls per lane and
+// settles by stack pointer what exits do not tell. It is not safe for
+// concurrent use. Memory is bounded by the number of calls that are open.
+type Pairer struct {
+	sink    Sink
+	regions Regions
+	lanes   map[laneKey]*Lane
+	last    *Lane
+	free    []*Lane
+	// Orphans counts exits whose entry was not seen: calls that were
+	// running when tracing began, or whose entry was lost or filtered.
+	Orphans uint64
+}
+
+// NewPairer returns a Pairer that reports to sink. regions may be nil.
+func NewPairer(sink Sink, regions Regions) *Pairer {
+	return &Pairer{sink: sink, regions: regions, lanes: make(map[laneKey]*Lane)}
+}
+
+// Event consumes the next event.
+func (p *Pairer) Event(e *Event) {
+	switch e.Kind {
+	case KindEntry:
+		p.enter(e)
+		return
+	case KindExit:
+		p.exit(e)
+		return
+	case KindFork:
+		p.fork(e)
+	case KindExec:
+		p.closeProcess(e.PID, e.Time, EndExec)
+	case KindTaskExit:
+		p.closeLane(laneKey{pid: e.PID, tid: e.TID}, e.Time, EndTask)
+		p.closeLane(laneKey{pid: e.PID, tid: e.TID, goStack: true}, e.Time, EndTask)
+	case KindProcessExit:
+		p.closeProcess(e.PID, e.Time, EndTask)
+	case KindGoExit:
+		p.closeLane(laneKey{pid: e.PID, goid: e.GoID, goStack: true}, e.Time, EndGo)
+	case KindLost:
+		p.gap()
+	}
+	p.sink.Event(e)
+}
+
+// Tick passes on that all events before now have been delivered.
+func (p *Pairer) Tick(now uint64) { p.sink.Tick(now) }
+
+// Finish closes every open call as still running at now (ns).
+func (p *Pairer) Finish(now uint64) {
+	for _, l := range p.sorted(func(*Lane) bool { return true }) {
+		p.closeAll(l, now, EndOpen)
+	}
+	clear(p.lanes)
+	p.last = nil
+}
+
+// Detach closes the open calls of a function whose probes were removed at now
+// (ns): their exits will not come. Calls nested in them stay open.
+func (p *Pairer) Detach(fn FuncID, now uint64) {
+	for _, l := range p.sorted(func(l *Lane) bool { return l.holds(fn) }) {
+		keep := l.Open[:0]
+		for i := range l.Open {
+			c := l.Open[i]
+			if c.Func != fn {
+				keep = append(keep, c)
+				continue
+			}
+			c.Last, c.End = max(now, c.Start), EndDetached
+			p.leave(l, &c)
+		}
+		l.Open = keep
+	}
+}
+
+func (p *Pairer) enter(e *Event) {
+	l := p.lane(e)
+	if !l.key.goStack && p.regions != nil {
+		p.switchStack(l, e.SP)
+	}
+	p.settle(l, e)
+
+	l.Open = append(l.Open, Call{})
+	n := len(l.Open)
+	c := &l.Open[n-1]
+	c.Start, c.Last, c.SP = e.Time, e.Time, e.SP
+	c.Func, c.TID, c.flags = e.Func, e.TID, e.Flags
+	c.Depth = int32(n - 1)
+	c.Stack = e.Stack
+	c.NArgs = uint8(copy(c.Args[:], e.Args))
+	if n > 1 {
+		parent := &l.Open[n-2]
+		c.Parent = parent.Func
+		if parent.SP == c.SP {
+			c.group = parent.group + 1
+		}
+		c.Recursive = recursive(l.Open[:n-1], c.Func)
+	}
+	p.sink.Enter(l, c)
+	c.Stack = nil
+}
+
+// settle closes the calls that an entry at e.SP proves gone. A frame lives only
+// while the stack pointer is below it: whatever lies at or below the new frame
+// has been left, except a caller that tail-called and whose slot the new frame
+// has taken over.
+func (p *Pairer) settle(l *Lane, e *Event) {
+	for n := len(l.Open); n > 0; n = len(l.Open) {
+		top := &l.Open[n-1]
+		if !l.below(top.SP, e.SP) && top.SP != e.SP {
+			return
+		}
+		if l.elsewhere(top.SP, e.SP) {
+			return
+		}
+		if top.SP == e.SP && top.flags&FlagTailJumps != 0 && top.group < maxGroup {
+			return
+		}
+		p.pop(l, e.Time, p.unreported(l, n-1))
+	}
+}
+
+func (p *Pairer) exit(e *Event) {
+	l := p.lane(e)
+	i := find(l, e)
+	if i < 0 {
+		p.Orphans++
+		p.release(l)
+		return
+	}
+	for n := len(l.Open) - 1; n > i; n = len(l.Open) - 1 {
+		// A tail-called function's RET ends its callers at the same
+		// stack pointer too; what lies deeper was left without an exit.
+		end := p.unreported(l, n)
+		if l.Open[n].SP == e.SP {
+			end = EndReturn
+		}
+		p.pop(l, e.Time, end)
+	}
+	c := &l.Open[i]
+	if e.Flags&FlagReturn != 0 {
+		c.Ret, c.HasRet = e.Ret, true
+	}
+	p.pop(l, e.Time, EndReturn)
+	// Callers that jumped here have no exit of their own when they are
+	// watched at RET instructions: this RET is theirs.
+	for n := len(l.Open); n > 0; n = len(l.Open) {
+		top := &l.Open[n-1]
+		if top.SP != e.SP || top.flags&FlagHooked != 0 || e.Flags&FlagHooked != 0 {
+			break
+		}
+		p.pop(l, e.Time, EndReturn)
+	}
+	p.release(l)
+}
+
+// find returns the index of the open call that an exit ends, or -1.
+func find(l *Lane, e *Event) int {
+	for i := len(l.Open) - 1; i >= 0; i-- {
+		c := &l.Open[i]
+		if c.SP == e.SP && c.Func == e.Func {
+			return i
+		}
+		if l.below(e.SP, c.SP) && !l.elsewhere(c.SP, e.SP) {
+			return -1
+		}
+	}
+	return -1
+}
+
+// unreported tells why the call at index i of l has no exit.
+func (p *Pairer) unreported(l *Lane, i int) EndKind {
+	if i < maxHooked || l.Open[i].flags&FlagHooked == 0 {
+		return EndUnwound
+	}
+	hooked := 0
+	for j := range l.Open[:i] {
+		if l.Open[j].flags&FlagHooked != 0 {
+			hooked++
+			if hooked == maxHooked {
+				return EndUnseen
+			}
+		}
+	}
+	return EndUnwound
+}
+
+// pop ends the innermost call of l.
+func (p *Pairer) pop(l *Lane, now uint64, end EndKind) {
+	n := len(l.Open) - 1
+	c := l.Open[n]
+	l.Open = l.Open[:n]
+	c.Last, c.End = max(now, c.Start), end
+	p.leave(l, &c)
+}
+
+func (p *Pairer) leave(l *Lane, c *Call) {
+	if d := int(c.Depth) - 1; d >= 0 && d < len(l.Open) {
+		l.Open[d].Child += c.Duration()
+	}
+	if !c.Inherited {
+		p.sink.Leave(l, c)
+	}
+}
+
+func recursive(callers []Call, fn FuncID) bool {
+	for i := len(callers) - 1; i >= 0 && i >= len(callers)-recursionSearch; i-- {
+		if callers[i].Func == fn {
+			return true
+		}
+	}
+	return false
+}
+
+// gap marks every open call: which lanes the lost events belonged to is not
+// known.
+func (p *Pairer) gap() {
+	for _, l := range p.lanes {
+		for i := range l.Open {
+			l.Open[i].Gap = true
+		}
+	}
+}
