@@ -1,0 +1,73 @@
+// Package targets builds and runs the programs that sbxtrace's tests trace.
+//
+// Every program counts its own calls and prints them as one JSON line, so a
+// test can compare what a tracer saw with what happened. The sources are in
+// src/<name>/. [Build] compiles one of them in a chosen variant and caches the
+// result, [Start] runs it and holds it until the test has attached:
+//
+//	p := targets.Start(t, targets.Build(t, "calls", targets.OptLevel(0)))
+//	p.Ready()          // it lives and waits
+//	... attach to p.PID() ...
+//	p.Go()             // it works
+//	truth := p.Truth() // what it did; it still lives
+//	p.Quit()           // and ends
+//
+// With the argument --auto a target waits for nothing, which suits programs
+// that are started by the tracer itself.
+//
+// Machines without compilers (the virtual machines of vmtests) use a directory
+// that [Prebuild] filled, named by the environment variable SBXTRACE_TARGETS.
+package targets
+
+import "sort"
+
+// language says which toolchain builds a target.
+type language int
+
+const (
+	langC language = iota
+	langCPP
+	langRust
+	langCargo
+	langGo
+)
+
+// target describes one program.
+type target struct {
+	lang  language
+	flags []string  // compiler flags besides those of the variant
+	libs  []library // shared libraries that are built beside the program
+	main  string    // Go: package directory below src, when not the target's name
+	// needsGCC names why a target's sources are for gcc only, "" if they are not.
+	needsGCC string
+	// dynamic targets make no sense without shared libraries.
+	dynamic bool
+	// noMusl says why musl cannot build it, "" if it can.
+	noMusl string
+}
+
+// library is a shared library built from src/<target>/<source>.
+type library struct {
+	file   string // output, beside the program
+	source string
+	linked bool // linked to the program, found through $ORIGIN; else only dlopened
+}
+
+// registry lists every target by name.
+var registry = map[string]target{
+	"calls":   {lang: langC},
+	"recurse": {lang: langC},
+	"threads": {lang: langC},
+	"longjmp": {lang: langC},
+	"hot":     {lang: langC},
+}
+
+// Names returns the names of all targets, sorted.
+func Names() []string {
+	names := make([]string, 0, len(registry))
+	for name := range registry {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	return names
+}
