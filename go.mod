@@ -24,3 +24,5 @@ require (
 	golang.org/x/sys v0.49.0 // indirect
 	google.golang.org/protobuf v1.34.2 // indirect
 )
+
+tool github.com/cilium/ebpf/cmd/bpf2go

@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-3-Clause */
+/* What every call probe does: whose call is it, does it count, send it. */
+#pragma once
+#include "headers/bpf_core_read.h"
+#include "maps.h"
+#include "regs.h"
+
+/*
+ * Attach cookie of a call site, written by loader/cookie.go:
+ *   bits  0-23  function
+ *   bits 24-39  group of sites
+ *   bits 40-47  generation of the group
+ *   bits 48-55  8-byte words from sp up to the slot of the return address
+ *   bits 56-63  enum cookie_flags
+ */
+enum cookie_flags {
+	COOKIE_TAIL_JUMPS = 1 << 0,
+	COOKIE_HOOKED = 1 << 1,
+	COOKIE_ABI0 = 1 << 2,
+};
+
+#define COOKIE_FUNC(c) ((__u32)(c) & 0xffffff)
+#define COOKIE_GROUP(c) ((__u32)((c) >> 24) & 0xffff)
+#define COOKIE_GENERATION(c) ((__u64)((c) >> 40) & 0xff)
+#define COOKIE_SP(c) (((__u64)((c) >> 48) & 0xff) * 8)
+#define COOKIE_FLAGS(c) ((__u32)((c) >> 56))
+
+/* What is running: ids, and where on which stack. */
+struct where {
+	__u64 cookie;
+	__u64 sp;
+	__u64 goid;
+	__u32 pid;
+	__u32 tid;
+	__u16 flags;
+};
+
+static __always_inline void current_ids(__u32 *pid, __u32 *tid)
+{
+	__u64 id;
+	struct bpf_pidns_info ns;
+
+	if (cfg_pidns_ino && !bpf_get_ns_current_pid_tgid(cfg_pidns_dev, cfg_pidns_ino, &ns, sizeof(ns))) {
+		*pid = ns.tgid;
+		*tid = ns.pid;
+		return;
+	}
+	id = bpf_get_current_pid_tgid();
+	*pid = id >> 32;
+	*tid = (__u32)id;
+}
+
+/* The traced process that runs, or NULL. */
+static __always_inline struct process *traced(__u32 pid)
+{
+	return bpf_map_lookup_elem(&processes, &pid);
+}
+
+static __always_inline bool group_counts(__u64 cookie)
+{
+	__u32 group = COOKIE_GROUP(cookie);
+	__u64 *generation = bpf_map_lookup_elem(&groups, &group);
+
+	return generation && *generation == COOKIE_GENERATION(cookie);
+}
+
+static __always_inline void count_hit(__u64 cookie)
+{
+	__u32 i = bpf_get_smp_processor_id() * cfg_counters_stride + COOKIE_FUNC(cookie);
+	__u64 *n = bpf_map_lookup_elem(&counters, &i);
+
+	if (n)
+		__sync_fetch_and_add(n, 1);
+}
+
+static __always_inline bool wanted_thread(__u32 tid)
+{
+	if (cfg_filter_tid && !bpf_map_lookup_elem(&tids, &tid))
+		return false;
+	if (cfg_filter_comm) {
+		__u8 comm[COMM_LEN] = {};
+
+		bpf_get_current_comm(comm, sizeof(comm));
+		for (int i = 0; i < COMM_LEN; i++) {
+			if (comm[i] != cfg_comm[i])
+				return false;
+			if (!comm[i])
+				break;
+		}
+	}
+	return true;
+}
+
+/*
+ * Goroutine and place on its stack. Stacks move when they grow, so the place
+ * is given from the stack's upper end. runtime.g begins with stack{lo, hi}.
+ */
+static __always_inline void locate_goroutine(const struct pt_regs *ctx, struct where *w, __u32 goid_offset)
+{
+	__u64 g = REG_G(ctx), hi = 0;
+
+#if defined(__TARGET_ARCH_x86)
+	if (COOKIE_FLAGS(w->cookie) & COOKIE_ABI0) {
+		struct task_struct *task = (void *)bpf_get_current_task();
+		__u64 tls = BPF_CORE_READ(task, thread.fsbase);
+
+		g = 0;
+		bpf_probe_read_user(&g, sizeof(g), (void *)(tls - 8));
+	}
+#endif
+	bpf_probe_read_user(&hi, sizeof(hi), (void *)(g + 8));
+	if (goid_offset)
+		bpf_probe_read_user(&w->goid, sizeof(w->goid), (void *)(g + goid_offset));
+	w->sp -= hi;
+	w->flags |= FLAG_GO;
+}
+
+/* Fills w and says whether this hit is of a traced process. */
+static __always_inline bool locate(struct pt_regs *ctx, struct where *w, bool go)
+{
+	struct process *p = NULL;
+
+	w->cookie = bpf_get_attach_cookie(ctx);
+	w->goid = 0;
+	w->flags = 0;
+	current_ids(&w->pid, &w->tid);
+	if (cfg_single && !go) {
+		if (w->pid != cfg_pid)
+			return false;
+	} else {
+		p = traced(w->pid);
+		if (!p)
+			return false;
+	}
+	if (!group_counts(w->cookie))
+		return false;
+	w->sp = REG_SP(ctx) + COOKIE_SP(w->cookie);
+	if (go && cfg_level > LEVEL_COUNT)
+		locate_goroutine(ctx, w, p ? p->goid_offset : 0);
+	return true;
+}
+
+static __always_inline void fill_header(struct event_header *h, const struct where *w, __u8 kind, __u64 time)
+{
+	h->time = time;
+	h->pid = w->pid;
+	h->tid = w->tid;
+	h->func = COOKIE_FUNC(w->cookie);
+	h->kind = kind;
+	h->pad = 0;
+	h->flags = w->flags;
+}
+
+static __always_inline void count_lost(void)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+	__u64 *n = bpf_map_lookup_elem(&lost, &cpu);
+
+	if (n)
+		__sync_fetch_and_add(n, 1);
+}
+
+/* Says what was lost on this CPU as soon as there is room, in the place where it is missing. */
+static __always_inline void report_lost(const struct where *w)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+	__u64 *n = bpf_map_lookup_elem(&lost, &cpu);
+	struct lost_event *e;
+	__u64 count;
+
+	if (!n || !*n)
+		return;
+	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+	if (!e)
+		return;
+	count = *n;
+	__sync_fetch_and_add(n, -count);
+	fill_header(&e->h, w, EVENT_LOST, bpf_ktime_get_ns());
+	e->count = count;
+	e->cpu = cpu;
+	e->cause = LOST_RING;
+	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+}
+
+/*
+ * The return addresses by frame pointers, from a function's entry: its frame
+ * is not built yet, so the caller stands at sp and the frame pointer is still
+ * the caller's.
+ */
+static __always_inline __u64 walk_stack(const struct pt_regs *ctx, __u64 sp, __u64 *stack)
+{
+	__u64 fp = REG_FP(ctx), frame[2];
+	__u32 n = 1;
+
+	stack[0] = REG_IP(ctx);
+#if defined(__TARGET_ARCH_x86)
+	if (bpf_probe_read_user(&stack[1], 8, (void *)sp))
+		return 1;
+#elif defined(__TARGET_ARCH_arm64)
+	stack[1] = ctx->user_regs.regs[30];
+#endif
+	for (n = 2; n < MAX_STACK; n++) {
+		if (bpf_probe_read_user(frame, sizeof(frame), (void *)fp))
+			break;
+		if (!frame[1])
+			break;
+		stack[n] = frame[1];
+		if (frame[0] <= fp) {
+			n++;
+			break;
+		}
+		fp = frame[0];
+	}
+	return n;
+}
+
+/* Sends one entry; at levels above calls only with the registers at hand. */
+static __always_inline void send_call(struct pt_regs *ctx, const struct where *w, __u8 kind, __u64 time, bool go)
+{
+	report_lost(w);
+	if (cfg_level == LEVEL_STACKS && kind == EVENT_ENTRY && ctx) {
+		struct stack_event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+
+		if (!e)
+			return count_lost();
+		fill_header(&e->a.c.h, w, kind, time);
+		e->a.c.sp = w->sp;
+		e->a.c.goid = w->goid;
+		if (go)
+			go_args(ctx, e->a.args);
+		else
+			c_args(ctx, e->a.args);
+		e->depth = walk_stack(ctx, REG_SP(ctx) + COOKIE_SP(w->cookie), e->stack);
+		bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+		return;
+	}
+	if (cfg_level >= LEVEL_ARGS && ctx) {
+		struct args_event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+
+		if (!e)
+			return count_lost();
+		fill_header(&e->c.h, w, kind, time);
+		e->c.sp = w->sp;
+		e->c.goid = w->goid;
+		if (kind == EVENT_EXIT) {
+			e->c.h.flags |= FLAG_RETURN;
+			e->args[0] = REG_RET(ctx);
+		} else if (go) {
+			go_args(ctx, e->args);
+		} else {
+			c_args(ctx, e->args);
+		}
+		bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+		return;
+	}
+	struct call_event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+
+	if (!e)
+		return count_lost();
+	fill_header(&e->h, w, kind, time);
+	e->sp = w->sp;
+	e->goid = w->goid;
+	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+}

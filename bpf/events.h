@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-3-Clause */
+/*
+ * The records that the programs send, shared with Go through bpf2go -type.
+ * Every field is naturally aligned and padding is spelled out. Values of the
+ * enums are those of trace.Kind, trace.Flags and trace.LostCause: append only.
+ *
+ * Times are ns of CLOCK_MONOTONIC. Process and thread ids are those of
+ * sbxtrace's own pid namespace.
+ */
+#pragma once
+#include "headers/kernel.h"
+
+enum event_kind {
+	EVENT_INVALID,
+	EVENT_ENTRY,
+	EVENT_EXIT,
+	EVENT_FORK,
+	EVENT_EXEC,
+	EVENT_TASK_EXIT,
+	EVENT_GO_EXIT,
+	EVENT_MAP,
+	EVENT_USDT,
+	EVENT_LOST,
+	EVENT_PROCESS_EXIT,
+};
+
+enum event_flags {
+	FLAG_GO = 1 << 0,
+	FLAG_TAIL_JUMPS = 1 << 1,
+	FLAG_HOOKED = 1 << 2,
+	FLAG_RETURN = 1 << 3,
+};
+
+enum lost_cause {
+	LOST_NONE,
+	LOST_RING,
+	LOST_STACK,
+	LOST_MISSED,
+	LOST_DETACHED,
+};
+
+enum {
+	MAX_ARGS = 6,
+	MAX_STACK = 127,
+	MAX_USDT_ARGS = 12,
+	COMM_LEN = 16,
+	PYTHON_FILE_LEN = 192,
+	PYTHON_FUNC_LEN = 96,
+};
+
+struct event_header {
+	__u64 time;
+	__u32 pid;
+	__u32 tid;
+	__u32 func;
+	__u8 kind;
+	__u8 pad;
+	__u16 flags;
+};
+
+/* Entry and exit at level calls. */
+struct call_event {
+	struct event_header h;
+	__u64 sp;
+	__u64 goid;
+};
+
+/* Entry at level args, exit with its return register in args[0]. */
+struct args_event {
+	struct call_event c;
+	__u64 args[MAX_ARGS];
+};
+
+/* Entry at level stacks. */
+struct stack_event {
+	struct args_event a;
+	__u64 depth; /* valid addresses */
+	__u64 stack[MAX_STACK];
+};
+
+/* Fork, exec, the end of threads and processes. */
+struct task_event {
+	struct event_header h;
+	__u32 child;
+	__u32 child_pid;
+	__u8 comm[COMM_LEN];
+};
+
+struct lost_event {
+	struct event_header h;
+	__u64 count;
+	__s32 cpu;
+	__u32 cause;
+};
+
+struct usdt_event {
+	struct event_header h;
+	__u64 nargs;
+	__u64 args[MAX_USDT_ARGS];
+};
+
+/* CPython's function__entry and function__return. */
+struct python_event {
+	struct event_header h;
+	__u64 line;
+	__u8 file[PYTHON_FILE_LEN];
+	__u8 func[PYTHON_FUNC_LEN];
+};

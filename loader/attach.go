@@ -1,0 +1,282 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/sbxtrace/sbxtrace/trace"
+)
+
+// groupSize is how many functions share their links: large enough that ten
+// thousand functions take few system calls, small enough that leaving one out
+// (the group is attached anew without it) takes about a millisecond.
+const groupSize = 512
+
+// inactive is a generation that no cookie carries.
+const inactive = 1 << 8
+
+// group is a set of functions of one module that is attached at once.
+type group struct {
+	id         uint16
+	generation uint8
+	module     *attached
+	functions  []Function
+	links      []link.Link
+}
+
+// attached is a module with probes in it.
+type attached struct {
+	path   string
+	pid    uint32
+	exe    *link.Executable
+	groups []*group
+}
+
+// Attach puts the probes of m in. Nothing counts before all of them are there.
+// On error nothing of m stays attached. It may be called while Run is running.
+func (s *Session) Attach(m Module) error {
+	exe, err := link.OpenExecutable(m.Path)
+	if err != nil {
+		return fmt.Errorf("attach to %s: %w", m.Path, err)
+	}
+	mod := &attached{path: m.Path, pid: m.PID, exe: exe}
+	if err := s.setUSDT(m.Functions); err != nil {
+		return fmt.Errorf("attach to %s: %w", m.Path, err)
+	}
+	for fns := m.Functions; len(fns) > 0; {
+		n := min(groupSize, len(fns))
+		g, err := s.newGroup(mod, fns[:n:n])
+		if err == nil {
+			mod.groups = append(mod.groups, g)
+			g.links, err = s.attachGroup(g)
+		}
+		if err != nil {
+			s.detach(mod.groups)
+			return fmt.Errorf("attach to %s: %w", m.Path, s.explain(err))
+		}
+		fns = fns[n:]
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		s.detach(mod.groups)
+		return ErrClosed
+	}
+	for _, g := range mod.groups {
+		s.activate(g)
+		for i := range g.functions {
+			id := g.functions[i].ID
+			s.owner[id] = append(s.owner[id], g)
+		}
+	}
+	s.modules = append(s.modules, mod)
+	return nil
+}
+
+func (s *Session) newGroup(mod *attached, fns []Function) (*group, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for range maxGroups {
+		id := s.nextGroup
+		s.nextGroup++
+		if s.groupUse[id] {
+			continue
+		}
+		s.groupUse[id] = true
+		return &group{id: id, module: mod, functions: fns}, nil
+	}
+	return nil, fmt.Errorf("more than %d groups of probes", maxGroups)
+}
+
+// activate makes the group's present generation the one that counts.
+func (s *Session) activate(g *group) { s.groups.store(int(g.id), uint64(g.generation)) }
+
+// attachGroup attaches all sites of g: exits first, so that no entry is seen
+// whose exit is not.
+func (s *Session) attachGroup(g *group) ([]link.Link, error) {
+	byProgram := make([]sites, programs)
+	for i := range g.functions {
+		f := &g.functions[i]
+		for j := range f.Probes {
+			p := &f.Probes[j]
+			c, err := cookie(f.ID, g.id, g.generation, p)
+			if err != nil {
+				return nil, err
+			}
+			byProgram[p.Program].add(p, c)
+		}
+	}
+	order := []Program{ProgramReturn, ProgramRet, ProgramGoRet, ProgramPythonReturn, ProgramGoExit,
+		ProgramEntry, ProgramGoEntry, ProgramUSDT, ProgramPythonEntry}
+	var links []link.Link
+	for _, p := range order {
+		at := &byProgram[p]
+		if len(at.offsets) == 0 {
+			continue
+		}
+		ls, err := s.attachSites(g.module, p, at)
+		if err != nil {
+			closeLinks(links)
+			return nil, err
+		}
+		links = append(links, ls...)
+	}
+	return links, nil
+}
+
+// sites are the arguments of one uprobe_multi link.
+type sites struct {
+	offsets, cookies, refCtrs []uint64
+	refs                      bool
+}
+
+func (l *sites) add(p *Probe, cookie uint64) {
+	l.offsets = append(l.offsets, p.Offset)
+	l.cookies = append(l.cookies, cookie)
+	l.refCtrs = append(l.refCtrs, p.RefCtrOffset)
+	l.refs = l.refs || p.RefCtrOffset != 0
+}
+
+func (s *Session) attachSites(mod *attached, p Program, at *sites) ([]link.Link, error) {
+	prog := s.programs[p]
+	if !s.multi {
+		return attachEach(mod, prog, p == ProgramReturn, at)
+	}
+	opts := &link.UprobeMultiOptions{Addresses: at.offsets, Cookies: at.cookies, PID: mod.pid}
+	if at.refs {
+		opts.RefCtrOffsets = at.refCtrs
+	}
+	attach := mod.exe.UprobeMulti
+	if p == ProgramReturn {
+		attach = mod.exe.UretprobeMulti
+	}
+	l, err := attach(nil, prog, opts)
+	if err != nil {
+		return nil, err
+	}
+	return []link.Link{l}, nil
+}
+
+// attachEach is for kernels before 6.6: one perf event per site, in parallel,
+// since each costs the kernel a grace period.
+func attachEach(mod *attached, prog *ebpf.Program, ret bool, at *sites) ([]link.Link, error) {
+	links := make([]link.Link, len(at.offsets))
+	errs := make([]error, len(at.offsets))
+	parallel(len(links), func(i int) {
+		opts := &link.UprobeOptions{
+			Address:      at.offsets[i],
+			Cookie:       at.cookies[i],
+			PID:          int(mod.pid),
+			RefCtrOffset: at.refCtrs[i],
+		}
+		if ret {
+			links[i], errs[i] = mod.exe.Uretprobe("", prog, opts)
+		} else {
+			links[i], errs[i] = mod.exe.Uprobe("", prog, opts)
+		}
+	})
+	if err := errors.Join(errs...); err != nil {
+		closeLinks(links)
+		for _, e := range errs {
+			if e != nil {
+				return nil, e
+			}
+		}
+	}
+	return links, nil
+}
+
+// Remove detaches functions while the others of their groups go on: no event
+// of those is lost or doubled. Functions that are not attached are ignored.
+func (s *Session) Remove(ids ...trace.FuncID) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make(map[trace.FuncID]bool, len(ids))
+	touched := make(map[*group]bool)
+	for _, id := range ids {
+		for _, g := range s.owner[id] {
+			out[id] = true
+			touched[g] = true
+		}
+		delete(s.owner, id)
+	}
+	var errs []error
+	for g := range touched {
+		if err := s.shrink(g, out); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// shrink replaces the links of g by ones without the functions in out.
+func (s *Session) shrink(g *group, out map[trace.FuncID]bool) error {
+	keep := make([]Function, 0, len(g.functions))
+	for _, f := range g.functions {
+		if !out[f.ID] {
+			keep = append(keep, f)
+		}
+	}
+	next := *g
+	next.functions = keep
+	next.generation++
+	links, err := s.attachGroup(&next)
+	if err != nil {
+		// The module may be gone, with its process: then so are its calls.
+		s.groups.store(int(g.id), inactive)
+	} else {
+		s.activate(&next)
+	}
+	old := g.links
+	g.functions, g.generation, g.links = keep, next.generation, links
+	closeLinks(old)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("attach the rest of a group anew: %w", err)
+	}
+	return nil
+}
+
+// detach takes groups out: their programs fall silent at once, the sites follow.
+func (s *Session) detach(groups []*group) {
+	var links []link.Link
+	for _, g := range groups {
+		s.groups.store(int(g.id), inactive)
+		links = append(links, g.links...)
+		g.links = nil
+	}
+	closeLinks(links)
+}
+
+// closeLinks closes in parallel: each close waits for a grace period.
+func closeLinks(links []link.Link) {
+	parallel(len(links), func(i int) {
+		if links[i] != nil {
+			links[i].Close()
+		}
+	})
+}
+
+// parallel runs f(0..n-1) on many goroutines: the calls wait in the kernel.
+func parallel(n int, f func(i int)) {
+	workers := min(n, max(32, 4*runtime.NumCPU()))
+	next := make(chan int)
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for i := range next {
+				f(i)
+			}
+		})
+	}
+	for i := range n {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+}

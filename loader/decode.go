@@ -1,0 +1,82 @@
+package loader
+
+import (
+	"unsafe"
+
+	"github.com/sbxtrace/sbxtrace/bpf"
+	"github.com/sbxtrace/sbxtrace/trace"
+)
+
+// decode fills e from one record of the ring and reports whether it could: a
+// record of unknown kind or short length is left out. Slices of e alias raw.
+// Nothing is allocated, except for the names in task events.
+func decode(raw []byte, e *trace.Event, py *pythonCalls) bool {
+	if len(raw) < int(unsafe.Sizeof(bpf.TraceEventHeader{})) {
+		return false
+	}
+	h := (*bpf.TraceEventHeader)(unsafe.Pointer(&raw[0]))
+	e.Time, e.PID, e.TID = h.Time, h.Pid, h.Tid
+	e.Func, e.Kind, e.Flags = trace.FuncID(h.Func), trace.Kind(h.Kind), trace.Flags(h.Flags)
+	switch e.Kind {
+	case trace.KindEntry, trace.KindExit, trace.KindGoExit:
+		return decodeCall(raw, e, py)
+	case trace.KindFork, trace.KindExec, trace.KindTaskExit, trace.KindProcessExit:
+		if len(raw) < int(unsafe.Sizeof(bpf.TraceTaskEvent{})) {
+			return false
+		}
+		t := (*bpf.TraceTaskEvent)(unsafe.Pointer(&raw[0]))
+		e.Child, e.ChildPID, e.Comm = t.Child, t.ChildPid, cString(t.Comm[:])
+	case trace.KindLost:
+		if len(raw) < int(unsafe.Sizeof(bpf.TraceLostEvent{})) {
+			return false
+		}
+		l := (*bpf.TraceLostEvent)(unsafe.Pointer(&raw[0]))
+		e.Count, e.CPU, e.Cause = l.Count, l.Cpu, trace.LostCause(l.Cause)
+	case trace.KindUSDT:
+		if len(raw) < int(unsafe.Sizeof(bpf.TraceUsdtEvent{})) {
+			return false
+		}
+		u := (*bpf.TraceUsdtEvent)(unsafe.Pointer(&raw[0]))
+		e.Args = u.Args[:min(u.Nargs, uint64(len(u.Args)))]
+	default:
+		return false
+	}
+	return true
+}
+
+// decodeCall tells the call records apart by their length.
+func decodeCall(raw []byte, e *trace.Event, py *pythonCalls) bool {
+	e.Args, e.Stack = nil, nil
+	switch len(raw) {
+	case int(unsafe.Sizeof(bpf.TraceCallEvent{})):
+		c := (*bpf.TraceCallEvent)(unsafe.Pointer(&raw[0]))
+		e.SP, e.GoID = c.Sp, c.Goid
+	case int(unsafe.Sizeof(bpf.TraceArgsEvent{})):
+		a := (*bpf.TraceArgsEvent)(unsafe.Pointer(&raw[0]))
+		e.SP, e.GoID = a.C.Sp, a.C.Goid
+		if e.Kind == trace.KindExit {
+			e.Ret = a.Args[0]
+		} else {
+			e.Args = a.Args[:]
+		}
+	case int(unsafe.Sizeof(bpf.TraceStackEvent{})):
+		s := (*bpf.TraceStackEvent)(unsafe.Pointer(&raw[0]))
+		e.SP, e.GoID = s.A.C.Sp, s.A.C.Goid
+		e.Args = s.A.Args[:]
+		e.Stack = s.Stack[:min(s.Depth, uint64(len(s.Stack)))]
+	case int(unsafe.Sizeof(bpf.TracePythonEvent{})):
+		return py.decode((*bpf.TracePythonEvent)(unsafe.Pointer(&raw[0])), e)
+	default:
+		return false
+	}
+	return true
+}
+
+func cString(b []byte) string {
+	for i, c := range b {
+		if c == 0 {
+			return string(b[:i])
+		}
+	}
+	return string(b)
+}

@@ -1,0 +1,53 @@
+package loader
+
+import (
+	"context"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/sbxtrace/sbxtrace/trace"
+)
+
+type nop struct{}
+
+func (nop) Event(*trace.Event) {}
+func (nop) Tick(uint64)        {}
+
+// needRoot skips a test that loads BPF programs where that is not allowed.
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("loading BPF programs takes root")
+	}
+}
+
+// Every combination of settings leaves other code for the verifier to accept.
+func TestLoad(t *testing.T) {
+	needRoot(t)
+	for name, c := range map[string]Config{
+		"count":           {},
+		"latency":         {Level: LevelLatency},
+		"calls":           {Level: LevelCalls},
+		"args":            {Level: LevelArgs},
+		"stacks":          {Level: LevelStacks},
+		"calls filtered":  {Level: LevelCalls, MinDuration: 1, MaxDepth: 3, Sample: 4},
+		"args filtered":   {Level: LevelArgs, MinDuration: 1},
+		"stacks filtered": {Level: LevelStacks, MaxDepth: 2},
+		"threads":         {Level: LevelCalls, Comm: "x", TIDs: []uint32{1}, Follow: true, StopOnExec: true},
+		"perf events":     {Level: LevelCalls, Mode: AttachPerf},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := New(c)
+			if err != nil {
+				t.Fatalf("%+v", err)
+			}
+			defer s.Close()
+			ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+			defer cancel()
+			if err := s.Run(ctx, nop{}); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}

@@ -1,0 +1,429 @@
+package loader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/features"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"github.com/sbxtrace/sbxtrace/bpf"
+	"github.com/sbxtrace/sbxtrace/trace"
+)
+
+// Level is how much is instrumented. Each level includes the ones before it.
+type Level uint32
+
+// Levels, as in bpf/maps.h.
+const (
+	LevelCount   Level = iota // hits per function, counted in the kernel
+	LevelLatency              // durations per function, aggregated in the kernel
+	LevelCalls                // every entry and exit as an event
+	LevelArgs                 // with raw argument and return registers
+	LevelStacks               // with the user stack at entry
+)
+
+// AttachMode chooses how probes are attached.
+type AttachMode uint8
+
+// Attach modes.
+const (
+	AttachAuto  AttachMode = iota // uprobe_multi where the kernel has it
+	AttachMulti                   // uprobe_multi or an error
+	AttachPerf                    // one perf event per site, as on kernels before 6.6
+)
+
+// Config is what a Session does. The zero value traces every call of the
+// processes added, at LevelCount.
+type Config struct {
+	Level       Level
+	MinDuration time.Duration // shorter calls are not sent; 0: all
+	MaxDepth    uint32        // deeper calls are not sent; 0: all
+	Sample      uint32        // one outermost call in this many; 0 or 1: all
+	TIDs        []uint32      // only these threads; empty: all
+	Comm        string        // only threads of this name; empty: all
+	Follow      bool          // children of traced processes are traced too
+	StopOnExec  bool          // a process that executes a program is stopped (SIGSTOP) until Resume
+	RingBytes   int           // ring buffer, a power of two; 0: DefaultRingBytes
+	MaxFuncs    int           // functions that can be traced at once; 0: 65536
+	Mode        AttachMode
+	// InternPython names a Python function seen for the first time.
+	InternPython func(PythonFunc) trace.FuncID
+}
+
+// DefaultRingBytes holds about a fifth of a second of the highest rate that
+// two cores can produce.
+const DefaultRingBytes = 32 << 20
+
+func (c *Config) stateful() bool {
+	return c.Level == LevelLatency || c.MinDuration > 0 || c.MaxDepth > 0 || c.Sample > 1
+}
+
+// Handler consumes the events of a Session, on one goroutine.
+type Handler interface {
+	// Event gets the next event; it and its slices are valid during the call.
+	Event(e *trace.Event)
+	// Tick says that all events before now (ns, CLOCK_MONOTONIC) were
+	// delivered; it comes at least every 100 ms.
+	Tick(now uint64)
+}
+
+// Session is one set of loaded programs and what they are attached to. Its
+// methods may be called concurrently, except that Run runs once.
+type Session struct {
+	cfg      Config
+	coll     *ebpf.Collection
+	programs [programs]*ebpf.Program
+	ring     *ring
+	hits     *counters
+	groups   *counters
+	lost     *counters
+	tooDeep  *counters
+	stride   int
+	cpus     int
+	multi    bool
+	tasks    []link.Link
+	python   *pythonCalls
+
+	mu        sync.Mutex
+	closed    bool
+	modules   []*attached
+	owner     map[trace.FuncID][]*group
+	groupUse  [maxGroups]bool
+	nextGroup uint16
+}
+
+// New loads the programs. It attaches nothing but the scheduler's tracepoints.
+// Errors wrap ErrPermission or ErrNotSupported where that is the reason.
+func New(cfg Config) (*Session, error) {
+	s := &Session{cfg: cfg, owner: make(map[trace.FuncID][]*group)}
+	if s.cfg.RingBytes == 0 {
+		s.cfg.RingBytes = DefaultRingBytes
+	}
+	if s.cfg.MaxFuncs == 0 {
+		s.cfg.MaxFuncs = 1 << 16
+	}
+	if err := s.load(); err != nil {
+		s.Close()
+		return nil, err
+	}
+	if err := s.attachTasks(); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Session) load() error {
+	var err error
+	if s.cpus, err = ebpf.PossibleCPU(); err != nil {
+		return fmt.Errorf("count CPUs: %w", err)
+	}
+	s.stride = s.cfg.MaxFuncs
+	s.multi = s.cfg.Mode != AttachPerf
+	if s.multi {
+		if err := features.HaveBPFLinkUprobeMulti(); err != nil {
+			if s.cfg.Mode == AttachMulti {
+				return &FeatureError{Feature: "uprobe_multi links", Kernel: "6.6", Err: err}
+			}
+			s.multi = false
+		}
+	}
+	spec, err := bpf.LoadTrace()
+	if err != nil {
+		return fmt.Errorf("read BPF programs: %w", err)
+	}
+	if err := s.configure(spec); err != nil {
+		return err
+	}
+	if s.coll, err = ebpf.NewCollection(spec); err != nil {
+		return fmt.Errorf("load BPF programs: %w", s.explain(err))
+	}
+	for p, name := range programNames {
+		s.programs[p] = s.coll.Programs[name]
+	}
+	return s.mapMemory()
+}
+
+// programNames are the programs' names in bpf/trace.bpf.c.
+var programNames = [programs]string{
+	ProgramEntry:        "entry_c",
+	ProgramReturn:       "return_c",
+	ProgramRet:          "ret_c",
+	ProgramGoEntry:      "entry_go",
+	ProgramGoRet:        "ret_go",
+	ProgramGoExit:       "go_exit",
+	ProgramUSDT:         "usdt",
+	ProgramPythonEntry:  "python_entry",
+	ProgramPythonReturn: "python_return",
+}
+
+// configure writes the settings into the programs' constants, so that the
+// verifier drops what they switch off.
+func (s *Session) configure(spec *ebpf.CollectionSpec) error {
+	c := &s.cfg
+	var comm [16]uint8
+	copy(comm[:15], c.Comm)
+	dev, ino, err := pidNamespace()
+	if err != nil {
+		return err
+	}
+	settings := map[string]any{
+		"cfg_level":           uint32(c.Level),
+		"cfg_stateful":        c.stateful(),
+		"cfg_min_duration":    uint64(c.MinDuration),
+		"cfg_max_depth":       c.MaxDepth,
+		"cfg_sample":          c.Sample,
+		"cfg_filter_tid":      len(c.TIDs) > 0,
+		"cfg_filter_comm":     c.Comm != "",
+		"cfg_comm":            comm,
+		"cfg_follow":          c.Follow,
+		"cfg_stop_on_exec":    c.StopOnExec,
+		"cfg_pidns_dev":       dev,
+		"cfg_pidns_ino":       ino,
+		"cfg_counters_stride": uint32(s.stride),
+	}
+	for name, value := range settings {
+		v := spec.Variables[name]
+		if v == nil {
+			continue // optimised away by the compiler
+		}
+		if err := v.Set(value); err != nil {
+			return fmt.Errorf("set %s: %w", name, err)
+		}
+	}
+	spec.Maps["events"].MaxEntries = uint32(c.RingBytes)
+	spec.Maps["counters"].MaxEntries = uint32(s.stride * s.cpus)
+	if c.Level == LevelLatency {
+		spec.Maps["latencies"].MaxEntries = uint32(s.stride)
+	}
+	if s.multi {
+		for _, name := range programNames {
+			spec.Programs[name].AttachType = ebpf.AttachTraceUprobeMulti
+		}
+	}
+	return nil
+}
+
+func (s *Session) mapMemory() error {
+	var err error
+	m := s.coll.Maps
+	if s.ring, err = newRing(m["events"].FD(), s.cfg.RingBytes); err != nil {
+		return err
+	}
+	for name, to := range map[string]**counters{
+		"counters": &s.hits, "groups": &s.groups, "lost": &s.lost, "too_deep": &s.tooDeep,
+	} {
+		if *to, err = mapCounters(m[name]); err != nil {
+			return err
+		}
+	}
+	for i := range maxGroups {
+		s.groups.store(i, inactive)
+	}
+	for _, tid := range s.cfg.TIDs {
+		if err := m["tids"].Put(tid, uint8(1)); err != nil {
+			return fmt.Errorf("filter thread %d: %w", tid, err)
+		}
+	}
+	s.python = newPythonCalls(s.cfg.InternPython)
+	return nil
+}
+
+func (s *Session) attachTasks() error {
+	for _, name := range []string{"on_fork", "on_exec", "on_exit"} {
+		l, err := link.AttachTracing(link.TracingOptions{Program: s.coll.Programs[name]})
+		if err != nil {
+			return fmt.Errorf("attach %s to its scheduler tracepoint: %w", name, s.explain(err))
+		}
+		s.tasks = append(s.tasks, l)
+	}
+	return nil
+}
+
+// AddProcess makes pid a traced process. goidOffset is the offset of goid in
+// its runtime.g in bytes, 0 if it is no Go program.
+func (s *Session) AddProcess(pid, goidOffset uint32) error {
+	p := bpf.TraceProcess{GoidOffset: goidOffset}
+	if err := s.coll.Maps["processes"].Put(pid, p); err != nil {
+		return fmt.Errorf("trace process %d: %w", pid, err)
+	}
+	return nil
+}
+
+// Hits returns how often the function was entered since it was attached.
+func (s *Session) Hits(id trace.FuncID) uint64 {
+	var n uint64
+	for cpu := range s.cpus {
+		n += s.hits.load(cpu*s.stride + int(id))
+	}
+	return n
+}
+
+// Multi reports whether probes attach by uprobe_multi.
+func (s *Session) Multi() bool { return s.multi }
+
+// Run delivers events to h until ctx is done; then it silences the probes,
+// delivers what is still in the ring, and returns nil.
+func (s *Session) Run(ctx context.Context, h Handler) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	stop := context.AfterFunc(ctx, s.ring.interrupt)
+	defer stop()
+
+	r := reader{s: s, h: h}
+	for ctx.Err() == nil {
+		before := monotonic()
+		n := s.ring.read(r.record)
+		h.Tick(before - min(before, settleTime))
+		if err := s.ring.wait(r.pause(n)); err != nil {
+			return err
+		}
+	}
+	s.silence()
+	for s.ring.read(r.record) > 0 {
+	}
+	r.reportLost()
+	h.Tick(monotonic())
+	return nil
+}
+
+// settleTime is how long an event may take from its time stamp to the ring.
+const settleTime = uint64(2 * time.Millisecond)
+
+// reader is the state of Run.
+type reader struct {
+	s       *Session
+	h       Handler
+	event   trace.Event
+	boosted bool
+}
+
+func (r *reader) record(raw []byte) {
+	if !decode(raw, &r.event, r.s.python) {
+		return
+	}
+	if r.event.Kind == trace.KindTaskExit || r.event.Kind == trace.KindProcessExit {
+		r.s.python.forget(r.event.TID)
+	}
+	r.h.Event(&r.event)
+}
+
+// pause returns how long to let events gather: not at all while a burst goes
+// on, some milliseconds for a trickle, and little enough for a live view.
+func (r *reader) pause(read uint64) time.Duration {
+	size := r.s.ring.size
+	if read > size/4 && !r.boosted {
+		// The targets may own every CPU. Falling behind loses events, so
+		// the reader takes precedence from here on.
+		_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), -10)
+		r.boosted = true
+	}
+	switch {
+	case read > size/16:
+		return 0
+	case read > 0:
+		return 5 * time.Millisecond
+	}
+	return 20 * time.Millisecond
+}
+
+// reportLost delivers what was lost and not yet said by the programs.
+func (r *reader) reportLost() {
+	for cpu := range r.s.cpus {
+		for _, l := range []struct {
+			c     *counters
+			cause trace.LostCause
+		}{{r.s.lost, trace.LostRing}, {r.s.tooDeep, trace.LostStack}} {
+			if n := l.c.load(cpu); n > 0 {
+				r.h.Event(&trace.Event{Kind: trace.KindLost, Time: monotonic(), Count: n, CPU: int32(cpu), Cause: l.cause})
+			}
+		}
+	}
+	for _, p := range r.s.programs {
+		if p == nil {
+			continue
+		}
+		stats, err := p.Stats()
+		if err != nil {
+			continue // before 5.12
+		}
+		if n := stats.RecursionMisses; n > 0 {
+			r.h.Event(&trace.Event{Kind: trace.KindLost, Time: monotonic(), Count: n, CPU: -1, Cause: trace.LostMissed})
+		}
+	}
+}
+
+// silence stops all call events at once; the sites stay in until Close.
+func (s *Session) silence() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range s.modules {
+		for _, g := range m.groups {
+			s.groups.store(int(g.id), inactive)
+		}
+	}
+}
+
+// Close takes every probe out and frees everything. It is safe to call twice.
+func (s *Session) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	var groups []*group
+	for _, m := range s.modules {
+		groups = append(groups, m.groups...)
+	}
+	s.modules = nil
+	s.mu.Unlock()
+
+	s.detach(groups)
+	closeLinks(s.tasks)
+	var errs []error
+	if s.ring != nil {
+		errs = append(errs, s.ring.close())
+	}
+	errs = append(errs, s.hits.close(), s.groups.close(), s.lost.close(), s.tooDeep.close())
+	if s.coll != nil {
+		s.coll.Close()
+	}
+	return errors.Join(errs...)
+}
+
+// monotonic is CLOCK_MONOTONIC in ns, the clock of bpf_ktime_get_ns.
+func monotonic() uint64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		return 0
+	}
+	return uint64(ts.Nano())
+}
+
+// initialPIDNamespace is the inode of the initial pid namespace
+// (PROC_PID_INIT_INO, include/linux/proc_ns.h).
+const initialPIDNamespace = 0xeffffffc
+
+// pidNamespace identifies sbxtrace's own pid namespace to the programs: zeros
+// where it is the initial one and ids need no translation.
+func pidNamespace() (dev, ino uint64, err error) {
+	fi, err := os.Stat("/proc/self/ns/pid")
+	if err != nil {
+		return 0, 0, fmt.Errorf("read pid namespace: %w", err)
+	}
+	st := fi.Sys().(*syscall.Stat_t)
+	if st.Ino == initialPIDNamespace {
+		return 0, 0, nil
+	}
+	return st.Dev, st.Ino, nil
+}
