@@ -50,6 +50,7 @@ type Lane struct {
 	key    laneKey
 	cur    region   // the stack in use
 	stacks []region // every stack used: thread, signal and coroutine stacks
+	serial uint32   // of the stack found last
 }
 
 // Call is one execution of a traced function: an entry and what ended it.
@@ -75,6 +76,7 @@ type Call struct {
 
 	flags Flags
 	group uint16 // calls below it at the same SP (a chain of tail calls)
+	stack uint32 // serial number of the stack it is on, see region
 }
 
 // Duration is the time from entry to end in ns.

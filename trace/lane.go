@@ -13,6 +13,7 @@ const (
 	maxStacks    = 64
 )
 
+// holds reports whether a call of fn is open.
 func (l *Lane) holds(fn FuncID) bool {
 	for i := range l.Open {
 		if l.Open[i].Func == fn {
@@ -25,21 +26,12 @@ func (l *Lane) holds(fn FuncID) bool {
 // below reports whether stack address a is deeper than b. Go stack pointers are
 // offsets from the upper end of the stack, negative, so that a moved stack
 // keeps them; both compare as signed numbers.
-func (l *Lane) below(a, b uint64) bool { return int64(a) < int64(b) }
+func below(a, b uint64) bool { return int64(a) < int64(b) }
 
-// elsewhere reports whether two stack addresses lie on different stacks.
-func (l *Lane) elsewhere(a, b uint64) bool {
-	for _, r := range l.stacks {
-		if r.has(a) != r.has(b) {
-			return true
-		}
-	}
-	return false
-}
-
-// switchStack learns the stack that sp lies on.
+// switchStack makes the stack that sp lies on the lane's present one. Where
+// the memory layout is not known, all is taken for one stack.
 func (p *Pairer) switchStack(l *Lane, sp uint64) {
-	if l.cur.has(sp) {
+	if l.key.goStack || p.regions == nil || l.cur.has(sp) {
 		return
 	}
 	for _, r := range l.stacks {
@@ -52,17 +44,19 @@ func (p *Pairer) switchStack(l *Lane, sp uint64) {
 	if !ok {
 		return
 	}
-	l.cur = region{lo, hi}
 	// A stack that grew keeps its upper end.
 	for i := range l.stacks {
-		if l.stacks[i].hi == hi {
-			l.stacks[i].lo = lo
+		if r := &l.stacks[i]; r.hi == hi {
+			r.lo = lo
+			l.cur = *r
 			return
 		}
 	}
 	if len(l.stacks) == maxStacks {
-		l.stacks = l.stacks[1:]
+		l.stacks = append(l.stacks[:0], l.stacks[1:]...)
 	}
+	l.serial++
+	l.cur = region{lo: lo, hi: hi, serial: l.serial}
 	l.stacks = append(l.stacks, l.cur)
 }
 
@@ -133,8 +127,8 @@ func (p *Pairer) closeProcess(pid uint32, now uint64, end EndKind) {
 }
 
 func (p *Pairer) closeAll(l *Lane, now uint64, end EndKind) {
-	for len(l.Open) > 0 {
-		p.pop(l, now, end)
+	for i := len(l.Open) - 1; i >= 0; i-- {
+		p.end(l, i, now, end)
 	}
 }
 
@@ -174,7 +168,7 @@ func (p *Pairer) fork(e *Event) {
 			continue
 		}
 		to.TID = e.Child
-		to.stacks = append(to.stacks[:0], from.stacks...)
+		to.stacks, to.cur, to.serial = append(to.stacks[:0], from.stacks...), from.cur, from.serial
 		for _, c := range from.Open {
 			c.Inherited = true
 			to.Open = append(to.Open, c)

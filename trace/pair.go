@@ -18,8 +18,12 @@ type laneKey struct {
 	goStack  bool
 }
 
-// region is a stack that a lane has used.
-type region struct{ lo, hi uint64 }
+// region is a stack that a lane has used, numbered from 1; 0 stands for the
+// stack of a lane whose memory layout is not known.
+type region struct {
+	lo, hi uint64
+	serial uint32
+}
 
 func (r region) has(sp uint64) bool { return sp >= r.lo && sp < r.hi }
 
@@ -37,6 +41,7 @@ type Pairer struct {
 	lanes   map[laneKey]*Lane
 	last    *Lane
 	free    []*Lane
+	left    Call // the call that Leave is told of
 	// Orphans counts exits whose entry was not seen: calls that were
 	// running when tracing began, or whose entry was lost or filtered.
 	Orphans uint64
@@ -89,25 +94,17 @@ func (p *Pairer) Finish(now uint64) {
 // (ns): their exits will not come. Calls nested in them stay open.
 func (p *Pairer) Detach(fn FuncID, now uint64) {
 	for _, l := range p.sorted(func(l *Lane) bool { return l.holds(fn) }) {
-		keep := l.Open[:0]
-		for i := range l.Open {
-			c := l.Open[i]
-			if c.Func != fn {
-				keep = append(keep, c)
-				continue
+		for i := len(l.Open) - 1; i >= 0; i-- {
+			if l.Open[i].Func == fn {
+				p.end(l, i, now, EndDetached)
 			}
-			c.Last, c.End = max(now, c.Start), EndDetached
-			p.leave(l, &c)
 		}
-		l.Open = keep
 	}
 }
 
 func (p *Pairer) enter(e *Event) {
 	l := p.lane(e)
-	if !l.key.goStack && p.regions != nil {
-		p.switchStack(l, e.SP)
-	}
+	p.switchStack(l, e.SP)
 	p.settle(l, e)
 
 	l.Open = append(l.Open, Call{})
@@ -115,7 +112,7 @@ func (p *Pairer) enter(e *Event) {
 	c := &l.Open[n-1]
 	c.Start, c.Last, c.SP = e.Time, e.Time, e.SP
 	c.Func, c.TID, c.flags = e.Func, e.TID, e.Flags
-	c.Depth = int32(n - 1)
+	c.Depth, c.stack = int32(n-1), l.cur.serial
 	c.Stack = e.Stack
 	c.NArgs = uint8(copy(c.Args[:], e.Args))
 	if n > 1 {
@@ -132,66 +129,83 @@ func (p *Pairer) enter(e *Event) {
 
 // settle closes the calls that an entry at e.SP proves gone. A frame lives only
 // while the stack pointer is below it: whatever lies at or below the new frame
-// has been left, except a caller that tail-called and whose slot the new frame
-// has taken over.
+// on the same stack has been left, except a caller that tail-called and whose
+// slot the new frame has taken over.
 func (p *Pairer) settle(l *Lane, e *Event) {
-	for n := len(l.Open); n > 0; n = len(l.Open) {
-		top := &l.Open[n-1]
-		if !l.below(top.SP, e.SP) && top.SP != e.SP {
+	for i := len(l.Open) - 1; i >= 0; i-- {
+		c := &l.Open[i]
+		if c.stack != l.cur.serial {
+			continue // suspended: a signal handler or a coroutine runs above it
+		}
+		if !below(c.SP, e.SP) && c.SP != e.SP {
 			return
 		}
-		if l.elsewhere(top.SP, e.SP) {
+		if c.SP == e.SP && c.flags&FlagTailJumps != 0 && c.group < maxGroup {
 			return
 		}
-		if top.SP == e.SP && top.flags&FlagTailJumps != 0 && top.group < maxGroup {
-			return
-		}
-		p.pop(l, e.Time, p.unreported(l, n-1))
+		p.end(l, i, e.Time, p.unreported(l, i))
 	}
 }
 
 func (p *Pairer) exit(e *Event) {
 	l := p.lane(e)
-	i := find(l, e)
-	if i < 0 {
+	p.switchStack(l, e.SP)
+	at := l.find(e)
+	if at < 0 {
 		p.Orphans++
 		p.release(l)
 		return
 	}
-	for n := len(l.Open) - 1; n > i; n = len(l.Open) - 1 {
+	for i := len(l.Open) - 1; i > at; i-- {
+		c := &l.Open[i]
+		if c.stack != l.cur.serial {
+			continue
+		}
 		// A tail-called function's RET ends its callers at the same
 		// stack pointer too; what lies deeper was left without an exit.
-		end := p.unreported(l, n)
-		if l.Open[n].SP == e.SP {
-			end = EndReturn
+		end := EndReturn
+		if c.SP != e.SP {
+			end = p.unreported(l, i)
 		}
-		p.pop(l, e.Time, end)
+		p.end(l, i, e.Time, end)
 	}
-	c := &l.Open[i]
 	if e.Flags&FlagReturn != 0 {
-		c.Ret, c.HasRet = e.Ret, true
+		l.Open[at].Ret, l.Open[at].HasRet = e.Ret, true
 	}
-	p.pop(l, e.Time, EndReturn)
-	// Callers that jumped here have no exit of their own when they are
-	// watched at RET instructions: this RET is theirs.
-	for n := len(l.Open); n > 0; n = len(l.Open) {
-		top := &l.Open[n-1]
-		if top.SP != e.SP || top.flags&FlagHooked != 0 || e.Flags&FlagHooked != 0 {
-			break
-		}
-		p.pop(l, e.Time, EndReturn)
-	}
+	p.end(l, at, e.Time, EndReturn)
+	p.endTailCallers(l, e)
 	p.release(l)
 }
 
-// find returns the index of the open call that an exit ends, or -1.
-func find(l *Lane, e *Event) int {
+// endTailCallers ends the callers that jumped to the function whose RET e is:
+// watched at RET instructions, they have no exit of their own.
+func (p *Pairer) endTailCallers(l *Lane, e *Event) {
+	if e.Flags&FlagHooked != 0 {
+		return
+	}
 	for i := len(l.Open) - 1; i >= 0; i-- {
 		c := &l.Open[i]
+		if c.stack != l.cur.serial {
+			continue
+		}
+		if c.SP != e.SP || c.flags&FlagHooked != 0 {
+			return
+		}
+		p.end(l, i, e.Time, EndReturn)
+	}
+}
+
+// find returns the index of the open call that an exit ends, or -1.
+func (l *Lane) find(e *Event) int {
+	for i := len(l.Open) - 1; i >= 0; i-- {
+		c := &l.Open[i]
+		if c.stack != l.cur.serial {
+			continue
+		}
 		if c.SP == e.SP && c.Func == e.Func {
 			return i
 		}
-		if l.below(e.SP, c.SP) && !l.elsewhere(c.SP, e.SP) {
+		if below(e.SP, c.SP) {
 			return -1
 		}
 	}
@@ -215,18 +229,14 @@ func (p *Pairer) unreported(l *Lane, i int) EndKind {
 	return EndUnwound
 }
 
-// pop ends the innermost call of l.
-func (p *Pairer) pop(l *Lane, now uint64, end EndKind) {
-	n := len(l.Open) - 1
-	c := l.Open[n]
-	l.Open = l.Open[:n]
+// end ends the open call at index i of l.
+func (p *Pairer) end(l *Lane, i int, now uint64, end EndKind) {
+	c := &p.left // not a local: the sink makes those escape, once per call
+	*c = l.Open[i]
+	l.Open = append(l.Open[:i], l.Open[i+1:]...)
 	c.Last, c.End = max(now, c.Start), end
-	p.leave(l, &c)
-}
-
-func (p *Pairer) leave(l *Lane, c *Call) {
-	if d := int(c.Depth) - 1; d >= 0 && d < len(l.Open) {
-		l.Open[d].Child += c.Duration()
+	if i > 0 && l.Open[i-1].Func == c.Parent {
+		l.Open[i-1].Child += c.Duration()
 	}
 	if !c.Inherited {
 		p.sink.Leave(l, c)
