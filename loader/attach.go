@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -240,6 +241,35 @@ func (s *Session) shrink(g *group, out map[trace.FuncID]bool) error {
 		return fmt.Errorf("attach the rest of a group anew: %w", err)
 	}
 	return nil
+}
+
+// RemoveProcess takes out what was attached to this one process: its end has
+// been seen, or its program replaced.
+func (s *Session) RemoveProcess(pid uint32) {
+	s.mu.Lock()
+	var gone []*group
+	keep := s.modules[:0]
+	for _, m := range s.modules {
+		if m.pid != pid || pid == 0 {
+			keep = append(keep, m)
+			continue
+		}
+		gone = append(gone, m.groups...)
+	}
+	clear(s.modules[len(keep):])
+	s.modules = keep
+	for _, g := range gone {
+		for i := range g.functions {
+			id := g.functions[i].ID
+			s.owner[id] = slices.DeleteFunc(s.owner[id], func(o *group) bool { return o == g })
+			if len(s.owner[id]) == 0 {
+				delete(s.owner, id)
+			}
+		}
+		s.groupUse[g.id] = false
+	}
+	s.mu.Unlock()
+	s.detach(gone)
 }
 
 // detach takes groups out: their programs fall silent at once, the sites follow.
