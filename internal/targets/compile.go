@@ -103,8 +103,8 @@ func compileNative(root, src, name string, s target, v variant, tool compiler, o
 		level = "2"
 	}
 	common := []string{standard, "-g", "-O" + level, "-Wall", "-Wextra", "-I" + filepath.Join(root, "include"), "-pthread"}
-	common = append(common, s.flags...)
 	common = append(common, v.flags...)
+	common = append(common, s.flags...) // last: what the target cannot do without
 
 	ofLibrary := map[string]bool{}
 	var link []string
@@ -118,9 +118,13 @@ func compileNative(root, src, name string, s target, v variant, tool compiler, o
 			link = append(link, filepath.Join(out, lib.file))
 		}
 	}
-	sources, err := filepath.Glob(filepath.Join(src, "*"+extension))
-	if err != nil {
-		return err
+	var sources []string
+	for _, pattern := range []string{"*" + extension, "*.S"} {
+		found, err := filepath.Glob(filepath.Join(src, pattern))
+		if err != nil {
+			return err
+		}
+		sources = append(sources, found...)
 	}
 	args := append([]string{"-o", filepath.Join(out, name)}, common...)
 	switch {

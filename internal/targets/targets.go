@@ -55,11 +55,27 @@ type library struct {
 
 // registry lists every target by name.
 var registry = map[string]target{
+	"busy":    {lang: langC},
 	"calls":   {lang: langC},
-	"recurse": {lang: langC},
-	"threads": {lang: langC},
-	"longjmp": {lang: langC},
+	"crash":   {lang: langC},
+	"exits":   {lang: langC},
+	"forker":  {lang: langC},
 	"hot":     {lang: langC},
+	"longjmp": {lang: langC},
+	"recurse": {lang: langC},
+	"signals": {lang: langC},
+	"slow":    {lang: langC},
+	"threads": {lang: langC},
+
+	"dlopen": {lang: langC, dynamic: true, libs: []library{
+		{file: "libplug.so", source: "plug.c"}, {file: "libother.so", source: "other.c"}}},
+	"libcaller": {lang: langC, dynamic: true, libs: []library{
+		{file: "libcallee.so", source: "callee.c", linked: true}}},
+	"ifunc":     {lang: langC, noMusl: "musl has no indirect functions"},
+	"ucontext":  {lang: langC, noMusl: "musl has no makecontext"},
+	"prologues": {lang: langC, flags: []string{"-fcf-protection=full"}},
+	// without optimisation gcc makes no tail calls
+	"tailcalls": {lang: langC, flags: []string{"-O2"}},
 }
 
 // Names returns the names of all targets, sorted.

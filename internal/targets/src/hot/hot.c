@@ -6,56 +6,43 @@
 #define TRUTH_NO_TREE
 #define TRUTH_FUNCTIONS(X) X(hot_step) X(rare_step)
 #include "truth.h"
-#include <time.h>
-
-/* plain counters: an atomic one would cost more than the function itself */
-static unsigned long hot_calls, rare_calls;
 
 TRACED unsigned long hot_step(unsigned long x)
 {
-	hot_calls++;
+	TICK(hot_step);
 	return x * 6364136223846793005ul + 1442695040888963407ul;
 }
 
 TRACED unsigned long rare_step(unsigned long x)
 {
-	rare_calls++;
+	TICK(rare_step);
 	return x ^ (x >> 7);
-}
-
-static double seconds(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
 int main(int argc, char **argv)
 {
 	enum { BATCH = 1000 };
 	unsigned long limit = (unsigned long)truth_arg(argc, argv, "--calls", 0);
-	unsigned long last_calls = 0, x = 1;
+	unsigned long calls = 0, last_calls = 0, x = 1;
 	double last;
 
 	truth_begin(argc, argv);
 	truth_endless();
-	last = seconds();
-	while (!truth_stopped && (limit == 0 || hot_calls < limit)) {
+	last = truth_seconds();
+	while (!truth_stopped && (limit == 0 || calls < limit)) {
 		for (int i = 0; i < BATCH; i++)
 			x = hot_step(x);
 		x = rare_step(x);
-		double now = seconds();
+		calls += BATCH;
+		double now = truth_seconds();
 		if (now - last >= 1) {
-			truth_say("RATE %.0f\n", (double)(hot_calls - last_calls) / (now - last));
+			truth_say("RATE %.0f\n", (double)(calls - last_calls) / (now - last));
 			last = now;
-			last_calls = hot_calls;
+			last_calls = calls;
 		}
 	}
-	truth_table->calls[T_hot_step] = hot_calls;
-	truth_table->calls[T_rare_step] = rare_calls;
+	truth_merge();
 	truth_print("");
-	/* with --calls the work may end before it was told to: stay until then */
-	while (!truth_auto && !truth_stopped)
-		usleep(1000);
+	truth_stay();
 	return x == 0;
 }

@@ -39,6 +39,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 /* TRACED keeps a function one function with one symbol: not inlined, not
@@ -83,9 +84,11 @@ struct truth_state {
 #ifdef TRUTH_EXTERN /* a library that counts into its program's table */
 extern struct truth_table *truth_table;
 extern __thread struct truth_state truth_state;
+extern __thread unsigned long truth_local[T_count];
 #else
 struct truth_table *truth_table;
 __thread struct truth_state truth_state;
+__thread unsigned long truth_local[T_count];
 #endif
 
 /* truth_enter counts one call of id and returns what to restore afterwards. */
@@ -117,6 +120,26 @@ TRUTH_INLINE void truth_leave(int id, struct truth_state caller)
 	enum { truth_self = T_##id }; \
 	const struct truth_state truth_caller = truth_enter(T_##id)
 #define LEAVE() truth_leave(truth_self, truth_caller)
+
+/* ENTER_TAIL is for functions that leave by a jump to another one: there is no
+ * LEAVE, whoever called the first of them has to RESUME. Returns are not
+ * counted, so such programs define TRUTH_NO_RETURNS. */
+#define ENTER_TAIL(id) ((void)truth_enter(T_##id))
+
+/* ENTER_ASYNC is for handlers of signals that may arrive between a function's
+ * first instruction and its ENTER, so that the parent is not known: the call is
+ * counted, but not in the tree. */
+#define ENTER_ASYNC(id)                                       \
+	enum { truth_self = T_##id };                         \
+	const struct truth_state truth_caller = truth_state;  \
+	truth_state.fn = T_##id;                              \
+	__atomic_fetch_add(&truth_table->calls[T_##id], 1, __ATOMIC_RELAXED)
+
+/* TICK only counts the call, in the thread's own counters: one instruction
+ * instead of atomic ones, for programs whose speed is measured. Each thread
+ * calls truth_merge before it ends. Such programs define TRUTH_NO_RETURNS,
+ * TRUTH_NO_DEPTH and TRUTH_NO_TREE. */
+#define TICK(id) ((void)truth_local[T_##id]++)
 
 /* HERE and RESUME bring the state back after a jump across frames (longjmp) or
  * stacks (swapcontext). */
@@ -172,6 +195,24 @@ TRUTH_COLD int truth_has(int argc, char **argv, const char *name)
 		if (strcmp(argv[i], name) == 0)
 			return 1;
 	return 0;
+}
+
+/* truth_merge adds what the calling thread counted with TICK. */
+TRUTH_COLD void truth_merge(void)
+{
+	for (int i = 0; i < T_count; i++) {
+		__atomic_fetch_add(&truth_table->calls[i], truth_local[i], __ATOMIC_RELAXED);
+		truth_local[i] = 0;
+	}
+}
+
+/* truth_seconds is the monotonic time. */
+TRUTH_COLD double truth_seconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
 /* truth_open makes the shared counters; share hands them to programs that this
@@ -309,6 +350,14 @@ TRUTH_COLD void truth_on_term(int sig)
 {
 	(void)sig;
 	truth_stopped = 1;
+}
+
+/* truth_stay keeps an endless program that was given a limit alive until it is
+ * told to stop. */
+TRUTH_COLD void truth_stay(void)
+{
+	while (!truth_auto && !truth_stopped)
+		usleep(1000);
 }
 
 TRUTH_COLD void *truth_stopper(void *unused)
