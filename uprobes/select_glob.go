@@ -297,6 +297,9 @@ func (rd globReading) match(s string) bool {
 		return n == len(s)
 	}
 	s = s[n:]
+	if last.chars == nil && !strings.HasSuffix(s, last.text) {
+		return false // most names end here, before any search
+	}
 	for i := 1; i < len(rd)-1; i++ {
 		end := rd[i].find(s)
 		if end < 0 {

@@ -111,6 +111,6 @@ func FuzzNameForms(f *testing.F) {
 		fn.Lang = symbolizer.LangGo
 		appendNameForms(nil, &fn)
 		rustCrate(name)
-		lastComponent([]byte(name))
+		lastComponent(name)
 	})
 }
