@@ -39,12 +39,12 @@ type FuncSource uint8
 
 // Sources of a function's name, best first where two tables name one address.
 const (
-	SourceSymtab       FuncSource = iota // .symtab of the binary itself
-	SourceDebugFile                      // .symtab of a separate debug file (build-id or debug link)
-	SourceMiniDebug                      // .symtab inside .gnu_debugdata (xz)
-	SourcePclntab                        // Go's runtime function table
-	SourceDynsym                         // .dynsym: exported functions only
-	SourceUnwindTable                    // .eh_frame range without a name
+	SourceSymtab      FuncSource = iota // .symtab of the binary itself
+	SourceDebugFile                     // .symtab of a separate debug file (build-id or debug link)
+	SourceMiniDebug                     // .symtab inside .gnu_debugdata (xz)
+	SourcePclntab                       // Go's runtime function table
+	SourceDynsym                        // .dynsym: exported functions only
+	SourceUnwindTable                   // .eh_frame range without a name
 )
 
 // String returns the source's name as printed by `functions --verbose`.
@@ -79,4 +79,10 @@ type Function struct {
 	Source  FuncSource // the table the name comes from
 	IFunc   bool       // STT_GNU_IFUNC: the symbol is a resolver, not the function called
 	ABI0    bool       // Go only: assembly calling convention, g is not in its register
+
+	// Fragment is set for code that is reached by jumps, never by a call: the
+	// cold part of a function (".cold"), a signal trampoline. The return address
+	// is not at the stack pointer when it starts, so a return probe there would
+	// overwrite something else.
+	Fragment bool
 }
