@@ -1,0 +1,333 @@
+package view
+
+import (
+	"strings"
+	"unicode/utf8"
+
+	"github.com/sbxtrace/sbxtrace/trace"
+)
+
+// Marks of the gutter between lane label and call. They have the same number
+// of bytes, so that one can replace the other in place.
+const (
+	gutterLine   = "│"
+	gutterSwitch = "┌"
+)
+
+const (
+	indentWidth = 2
+	// maxIndent is the depth up to which calls are indented; deeper ones
+	// say their depth as a number.
+	maxIndent = 24
+	// maxCallers bounds the callers named where a lane's output resumes.
+	maxCallers = 4
+	// callerName bounds their names, in columns.
+	callerName = 40
+	blanks     = "                                                                "
+)
+
+// treeName is a function's name as the tree prints it.
+type treeName struct {
+	call   string // "name", followed by args in parentheses
+	plain  string // what stands for call and empty parentheses
+	exit   string // after a closing brace
+	module string // " [libc.so.6]", or empty for the main module
+	short  string // among callers
+}
+
+// name returns how fn is printed, made on first use.
+func (t *Tree) name(fn trace.FuncID) *treeName {
+	n := t.names.Get(fn)
+	if n == nil {
+		n = t.newName(fn)
+		t.names.Set(fn, n)
+	}
+	return n
+}
+
+func (t *Tree) newName(fn trace.FuncID) *treeName {
+	f := funcOf(t.fns, fn)
+	name := clean(f.Name)
+	if t.opt.Width > 0 {
+		name = elide(name, max(t.opt.Width-durationWidth-t.labelWidth-16, 24))
+	}
+	n := &treeName{call: name, plain: name, exit: name, short: elide(name, callerName)}
+	if hasParameters(name) {
+		n.call += " "
+	} else {
+		n.plain += "()"
+	}
+	if f.Module != "" {
+		n.module = t.text.dim + " [" + clean(f.Module) + "]" + t.text.reset
+	}
+	return n
+}
+
+// hasParameters reports whether a demangled name ends with its parameter list,
+// as C++ names do: "ns::f(int) const".
+func hasParameters(name string) bool {
+	i := strings.LastIndexByte(name, ')')
+	if i < 0 {
+		return false
+	}
+	switch name[i+1:] {
+	case "", " const", " volatile", " const volatile", " const&", " &", "&", " &&", "&&":
+		return true
+	}
+	return strings.HasPrefix(name[i+1:], " [") // [clone .cold], [abi:cxx11]
+}
+
+// printEntry prints the held entry of ls with an opening brace.
+func (t *Tree) printEntry(ls *treeLane) {
+	h := &ls.call
+	ls.held = false
+	n := t.name(h.fn)
+	b := t.begin(ls, int(h.depth), 0, 0)
+	b = t.appendCall(b, n, h)
+	b = append(b, n.module...)
+	b = append(b, t.text.dim...)
+	b = append(b, " {"...)
+	b = append(b, t.text.reset...)
+	t.end(ls, b)
+	if len(h.stack) > 0 {
+		t.printStack(ls, int(h.depth)+1)
+	}
+}
+
+// printLeaf prints a call that came back to its held entry on one line.
+func (t *Tree) printLeaf(ls *treeLane, c *trace.Call) {
+	h := &ls.call
+	n := t.name(h.fn)
+	b := t.begin(ls, int(h.depth), bound(c), c.Duration())
+	b = t.appendCall(b, n, h)
+	b = t.appendEnd(b, n.module, c)
+	t.end(ls, b)
+	if len(h.stack) > 0 {
+		t.printStack(ls, int(h.depth)+1)
+	}
+}
+
+// printExit prints the end of a call whose entry has a line of its own.
+func (t *Tree) printExit(ls *treeLane, c *trace.Call) {
+	n := t.name(c.Func)
+	b := t.begin(ls, int(c.Depth), bound(c), c.Duration())
+	b = append(b, t.text.dim...)
+	b = append(b, "} "...)
+	b = append(b, t.text.reset...)
+	b = append(b, n.exit...)
+	b = t.appendEnd(b, "", c)
+	t.end(ls, b)
+}
+
+// appendCall appends name and arguments.
+func (t *Tree) appendCall(b []byte, n *treeName, h *heldCall) []byte {
+	if h.nargs == 0 {
+		return append(b, n.plain...)
+	}
+	b = append(b, n.call...)
+	return appendArgs(b, h.args[:min(int(h.nargs), len(h.args))])
+}
+
+func appendArgs(b []byte, args []uint64) []byte {
+	b = append(b, '(')
+	for i, a := range args {
+		if i > 0 {
+			b = append(b, ", "...)
+		}
+		b = appendHex(b, a)
+	}
+	return append(b, ')')
+}
+
+// appendEnd appends return value, module and how the call ended.
+func (t *Tree) appendEnd(b []byte, module string, c *trace.Call) []byte {
+	if c.HasRet {
+		b = append(b, " = "...)
+		b = appendHex(b, c.Ret)
+	}
+	b = append(b, module...)
+	if c.End != trace.EndReturn {
+		b = append(b, t.text.magenta...)
+		b = append(b, endMark(c.End)...)
+		b = append(b, t.text.reset...)
+	}
+	if c.Gap {
+		b = append(b, t.text.yellow...)
+		b = append(b, "  (events lost inside)"...)
+		b = append(b, t.text.reset...)
+	}
+	return b
+}
+
+// endMark says how a call ended that did not return.
+func endMark(k trace.EndKind) string {
+	switch k {
+	case trace.EndUnwound:
+		return "  ↯ unwound"
+	case trace.EndUnseen:
+		return "  ? return not seen"
+	case trace.EndTask:
+		return "  ■ thread ended"
+	case trace.EndGo:
+		return "  ■ goroutine ended"
+	case trace.EndExec:
+		return "  ■ exec"
+	case trace.EndOpen:
+		return "  … still open"
+	case trace.EndDetached:
+		return "  ⏏ detached"
+	}
+	return "  ? " + k.String()
+}
+
+// bound returns the sign before a duration that is not exact, 0 for none.
+func bound(c *trace.Call) rune {
+	switch c.End {
+	case trace.EndUnwound, trace.EndUnseen:
+		return '≤'
+	case trace.EndOpen, trace.EndDetached:
+		return '≥'
+	}
+	return ' '
+}
+
+// begin starts a line of ls: duration column, lane label, gutter, indentation.
+// sign 0 leaves the duration out.
+func (t *Tree) begin(ls *treeLane, depth int, sign rune, ns uint64) []byte {
+	if ls.count == 0 {
+		t.beginGroup(ls, depth)
+	}
+	b := ls.lines
+	if sign == 0 {
+		b = append(b, blanks[:durationWidth+1]...)
+	} else {
+		color := t.text.duration(ns)
+		b = append(b, color...)
+		b = utf8.AppendRune(b, sign)
+		b = AppendDuration(b, ns)
+		if color != "" {
+			b = append(b, t.text.reset...)
+		}
+	}
+	b = append(b, ls.label...)
+	if ls.count == 0 {
+		ls.gutter = len(b)
+	}
+	b = append(b, gutterLine...)
+	b = append(b, t.text.reset...)
+	b = append(b, ' ')
+	return t.indent(b, depth)
+}
+
+func (t *Tree) indent(b []byte, depth int) []byte {
+	if depth <= maxIndent {
+		return append(b, blanks[:indentWidth*max(depth, 0)]...)
+	}
+	b = append(b, blanks[:indentWidth*maxIndent]...)
+	b = append(b, t.text.dim...)
+	b = append(b, "⋯ "...)
+	b = appendUint(b, uint64(depth))
+	b = append(b, ' ')
+	return append(b, t.text.reset...)
+}
+
+// end finishes the line that begin started.
+func (t *Tree) end(ls *treeLane, b []byte) {
+	b = append(b, '\n')
+	t.bytes += len(b) - len(ls.lines)
+	t.lines++
+	ls.lines = b
+	ls.count++
+}
+
+// beginGroup prepares the first line of a group: the line that names thread and
+// callers, in case another lane is printed before it.
+func (t *Tree) beginGroup(ls *treeLane, depth int) {
+	if n := len(t.bufs); n > 0 {
+		ls.lines, t.bufs = t.bufs[n-1], t.bufs[:n-1]
+		t.spare -= cap(ls.lines)
+	}
+	t.fitLabel(ls)
+	ls.head = ls.head[:0]
+	callers := ls.path[:min(max(depth, 0), len(ls.path))]
+	comm := ls.comm != "" && !ls.named
+	if len(callers) == 0 && !comm {
+		return
+	}
+	b := append(ls.head, blanks[:durationWidth+1]...)
+	b = append(b, ls.label...)
+	b = append(b, gutterSwitch...)
+	b = append(b, t.text.reset...)
+	b = append(b, t.text.dim...)
+	if comm {
+		ls.named = true
+		b = append(b, ' ')
+		b = append(b, clean(ls.comm)...)
+		if len(callers) > 0 {
+			b = append(b, ':')
+		}
+	}
+	if skip := len(callers) - maxCallers; skip > 0 {
+		callers = callers[skip:]
+		b = append(b, " ⋯ "...)
+		b = appendUint(b, uint64(skip))
+		b = append(b, " ›"...)
+	}
+	for i, fn := range callers {
+		if i > 0 {
+			b = append(b, " ›"...)
+		}
+		b = append(b, ' ')
+		b = append(b, t.name(fn).short...)
+	}
+	b = append(b, t.text.reset...)
+	ls.head = append(b, '\n')
+}
+
+// fitLabel makes the lane's label as wide as the widest seen: a thread's id,
+// or "g" and the goroutine's number, with the process where it is not the first.
+func (t *Tree) fitLabel(ls *treeLane) {
+	if ls.width == t.labelWidth {
+		return
+	}
+	var b []byte
+	if k := ls.key; k.goid == 0 {
+		b = appendUint(b, uint64(k.tid))
+	} else {
+		if k.pid != t.pid {
+			b = append(appendUint(b, uint64(k.pid)), '/')
+		}
+		b = appendUint(append(b, 'g'), k.goid)
+	}
+	t.labelWidth = max(t.labelWidth, len(b))
+	ls.width = t.labelWidth
+	id := ls.key.goid
+	if id == 0 {
+		id = uint64(ls.key.tid)
+	}
+	color := t.text.lanes[id%uint64(len(t.text.lanes))]
+	l := append(ls.label[:0], "  "...)
+	l = append(l, blanks[:t.labelWidth-len(b)]...)
+	l = append(l, color...)
+	l = append(l, b...)
+	ls.label = append(l, ' ') // begin ends the colour after the gutter
+}
+
+// printStack prints the stack of the held call below its line.
+func (t *Tree) printStack(ls *treeLane, depth int) {
+	for _, addr := range ls.call.stack {
+		b := t.begin(ls, depth, 0, 0)
+		b = append(b, t.text.dim...)
+		b = append(b, "↖ "...)
+		b = t.appendFrame(b, ls.key.pid, addr)
+		b = append(b, t.text.reset...)
+		t.end(ls, b)
+	}
+}
+
+func (t *Tree) appendFrame(b []byte, pid uint32, addr uint64) []byte {
+	if t.opt.Frame == nil {
+		return appendHex(b, addr)
+	}
+	return t.opt.Frame(b, pid, addr)
+}
