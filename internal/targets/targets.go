@@ -74,6 +74,10 @@ var registry = map[string]target{
 	"ifunc":     {lang: langC, noMusl: "musl has no indirect functions"},
 	"ucontext":  {lang: langC, noMusl: "musl has no makecontext"},
 	"prologues": {lang: langC, flags: []string{"-fcf-protection=full"}},
+
+	"cxx":        {lang: langCPP},
+	"exceptions": {lang: langCPP},
+
 	// without optimisation gcc makes no tail calls
 	"tailcalls": {lang: langC, flags: []string{"-O2"}},
 }

@@ -45,9 +45,9 @@
 /* TRACED keeps a function one function with one symbol: not inlined, not
  * cloned, not merged, called by its standard convention. */
 #if defined(__clang__)
-#define TRACED __attribute__((noinline, used, visibility("default")))
+#define TRACED __attribute__((noinline))
 #else
-#define TRACED __attribute__((noipa, used, visibility("default")))
+#define TRACED __attribute__((noipa))
 #endif
 #define TRUTH_INLINE static inline __attribute__((always_inline, unused))
 #define TRUTH_COLD static __attribute__((noinline, unused))
@@ -83,22 +83,22 @@ struct truth_state {
 
 #ifdef TRUTH_EXTERN /* a library that counts into its program's table */
 extern struct truth_table *truth_table;
-extern __thread struct truth_state truth_state;
+extern __thread struct truth_state truth_now;
 extern __thread unsigned long truth_local[T_count];
 #else
 struct truth_table *truth_table;
-__thread struct truth_state truth_state;
+__thread struct truth_state truth_now;
 __thread unsigned long truth_local[T_count];
 #endif
 
 /* truth_enter counts one call of id and returns what to restore afterwards. */
 TRUTH_INLINE struct truth_state truth_enter(int id)
 {
-	struct truth_state caller = truth_state;
+	struct truth_state caller = truth_now;
 	unsigned long depth = caller.depth + 1, deepest;
 
-	truth_state.fn = id;
-	truth_state.depth = depth;
+	truth_now.fn = id;
+	truth_now.depth = depth;
 	__atomic_fetch_add(&truth_table->calls[id], 1, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&truth_table->edges[caller.fn][id], 1, __ATOMIC_RELAXED);
 	deepest = __atomic_load_n(&truth_table->maxdepth[id], __ATOMIC_RELAXED);
@@ -112,8 +112,8 @@ TRUTH_INLINE struct truth_state truth_enter(int id)
 TRUTH_INLINE void truth_leave(int id, struct truth_state caller)
 {
 	__atomic_fetch_add(&truth_table->returns[id], 1, __ATOMIC_RELAXED);
-	*(volatile int *)&truth_state.fn = caller.fn;
-	*(volatile unsigned *)&truth_state.depth = caller.depth;
+	*(volatile int *)&truth_now.fn = caller.fn;
+	*(volatile unsigned *)&truth_now.depth = caller.depth;
 }
 
 #define ENTER(id)                     \
@@ -129,10 +129,10 @@ TRUTH_INLINE void truth_leave(int id, struct truth_state caller)
 /* ENTER_ASYNC is for handlers of signals that may arrive between a function's
  * first instruction and its ENTER, so that the parent is not known: the call is
  * counted, but not in the tree. */
-#define ENTER_ASYNC(id)                                       \
+#define ENTER_ASYNC(id)                                     \
 	enum { truth_self = T_##id };                         \
-	const struct truth_state truth_caller = truth_state;  \
-	truth_state.fn = T_##id;                              \
+	const struct truth_state truth_caller = truth_now;  \
+	truth_now.fn = T_##id;                              \
 	__atomic_fetch_add(&truth_table->calls[T_##id], 1, __ATOMIC_RELAXED)
 
 /* TICK only counts the call, in the thread's own counters: one instruction
@@ -143,8 +143,8 @@ TRUTH_INLINE void truth_leave(int id, struct truth_state caller)
 
 /* HERE and RESUME bring the state back after a jump across frames (longjmp) or
  * stacks (swapcontext). */
-#define HERE() (truth_state)
-#define RESUME(state) ((void)(truth_state = (state)))
+#define HERE() (truth_now)
+#define RESUME(state) ((void)(truth_now = (state)))
 
 #ifndef TRUTH_EXTERN
 static const char *const truth_names[T_count] = {"", TRUTH_FUNCTIONS(TRUTH_STRING_)};
