@@ -68,7 +68,8 @@ const (
 //     template arguments) equals the pattern's: second best,
 //   - its last component is a few typing mistakes (insertions, deletions,
 //     substitutions, swapped neighbours) away from the pattern's, one in four
-//     characters and at least one,
+//     characters and at least one; of a pattern that ends in '*' the last
+//     component's beginning is compared,
 //   - it contains the pattern, or its last component contains the pattern's;
 //     the less it is longer, the nearer.
 //
@@ -123,12 +124,14 @@ type nearestQuery struct {
 	lastBytes []byte
 	lastBag   uint64 // set of characters in last
 	edits     int    // how many typing mistakes are forgiven
+	prefix    bool   // the pattern ended in '*'
 }
 
 func newNearestQuery(pattern string) *nearestQuery {
 	if colon := moduleColon(pattern); colon >= 0 {
 		pattern = pattern[colon+1:]
 	}
+	prefix := strings.HasSuffix(pattern, "*")
 	pattern = strings.Map(func(r rune) rune {
 		if r == '*' || r == '?' || r == '\\' {
 			return -1
@@ -138,7 +141,7 @@ func newNearestQuery(pattern string) *nearestQuery {
 	pattern = pattern[:min(len(pattern), nearestFull)]
 	last := lastComponent(pattern)
 	last = last[:min(len(last), nearestLast)]
-	q := &nearestQuery{fullBytes: toLowerASCII(nil, pattern), lastBytes: toLowerASCII(nil, last)}
+	q := &nearestQuery{fullBytes: toLowerASCII(nil, pattern), lastBytes: toLowerASCII(nil, last), prefix: prefix}
 	q.full, q.last = string(q.fullBytes), string(q.lastBytes)
 	q.lastBag = charBag(q.lastBytes)
 	q.edits = max(1, len(q.last)/4)
@@ -167,6 +170,9 @@ func (q *nearestQuery) score(name string) (int, bool) {
 	}
 	if len(q.last) >= 3 && bytes.Contains(last, q.lastBytes) {
 		return 5000 + len(last) - len(q.last), true
+	}
+	if q.prefix && len(last) > len(q.last) {
+		last = last[:len(q.last)]
 	}
 	if len(last) == 0 || len(q.last) < 2 || abs(len(last)-len(q.last)) > q.edits {
 		return 0, false

@@ -32,6 +32,7 @@ func TestNearest(t *testing.T) {
 		{"ns::inzert", []string{"void ns::insert<char>(char)"}},
 		{"Command", []string{"redisCommand", "processCommand"}},
 		{"fre", []string{"free"}},
+		{"proecss*", []string{"processCommand", "processCommandAndResetClient"}},
 	}
 	for _, test := range tests {
 		got := Nearest(test.pattern, names, 3)
