@@ -64,8 +64,9 @@ type Binary struct {
 // Options say where separate debug files are looked for. The zero value looks
 // under /usr/lib/debug and beside the binary.
 type Options struct {
-	// Root is put before every path of a debug file, so that a process in
-	// another mount namespace finds its own: "/proc/PID/root". Empty: "/".
+	// Root is put before the paths of debug files, so that a process in
+	// another mount namespace finds its own: "/proc/PID/root". Empty: "/". A build
+	// id that is not found there is looked up in the global directories of ours.
 	Root string
 	// TargetPath is the binary's path as seen under Root, when it was opened by
 	// another name (/proc/PID/exe, map_files). Empty: the path it was opened by,

@@ -35,16 +35,23 @@ func (b *Binary) debugByBuildID() *Binary {
 	if len(b.BuildID) < 4 {
 		return nil
 	}
-	for _, dir := range b.debugDirs() {
-		path := filepath.Join(b.opts.Root, dir, ".build-id", b.BuildID[:2], b.BuildID[2:]+".debug")
-		d, err := Options{NoDebugFiles: true}.Open(path)
-		if err != nil {
-			continue
+	roots := []string{b.opts.Root}
+	if b.opts.Root != "" {
+		// Containers rarely have debug files; a build id means the same outside.
+		roots = append(roots, "/")
+	}
+	for _, root := range roots {
+		for _, dir := range b.debugDirs() {
+			path := filepath.Join(root, dir, ".build-id", b.BuildID[:2], b.BuildID[2:]+".debug")
+			d, err := Options{NoDebugFiles: true}.Open(path)
+			if err != nil {
+				continue
+			}
+			if d.BuildID == b.BuildID {
+				return d
+			}
+			d.close()
 		}
-		if d.BuildID == b.BuildID {
-			return d
-		}
-		d.close()
 	}
 	return nil
 }
