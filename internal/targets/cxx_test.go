@@ -115,8 +115,8 @@ func TestNames(t *testing.T) {
 		if spec.lang == langGo || spec.dynamic || name == "crash" || name == "exits" {
 			continue // Go names are checked with the Go targets; the others do not end well
 		}
-		t.Run(name, func(t *testing.T) {
-			path := Build(t, name)
+		check := func(t *testing.T, options ...Option) {
+			path := Build(t, name, options...)
 			known := map[string]bool{}
 			binary, err := symbolizer.Open(path)
 			if err != nil {
@@ -136,7 +136,11 @@ func TestNames(t *testing.T) {
 					t.Errorf("no function %q", function)
 				}
 			}
-		})
+		}
+		t.Run(name, func(t *testing.T) { check(t) })
+		if name == "rustcalls" {
+			t.Run(name+"-v0", func(t *testing.T) { check(t, rustV0...) })
+		}
 	}
 }
 

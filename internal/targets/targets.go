@@ -78,6 +78,10 @@ var registry = map[string]target{
 	"cxx":        {lang: langCPP},
 	"exceptions": {lang: langCPP},
 
+	"rustcalls":  {lang: langRust},
+	"rustpanics": {lang: langRust},
+	"rustsvc":    {lang: langCargo},
+
 	// without optimisation gcc makes no tail calls
 	"tailcalls": {lang: langC, flags: []string{"-O2"}},
 }
