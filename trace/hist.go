@@ -147,7 +147,8 @@ func (h *Hist) Log2() [65]uint64 {
 
 // KernelBucket returns the index of a value's bucket in a kernel-side
 // histogram of KernelHistSize counters: values below 8 have one each, above
-// that every power of two has 8 equal ones. Its C twin is in bpf/.
+// that every power of two has 8 equal ones. Its twin is bucket_of in
+// bpf/stateful.h.
 func KernelBucket(v uint64) int {
 	if v < KernelHistSub {
 		return int(v)
@@ -156,24 +157,29 @@ func KernelBucket(v uint64) int {
 	return (shift+1)*KernelHistSub + int(v>>shift&(KernelHistSub-1))
 }
 
-// KernelHist returns the histogram of kernel-side counters. Each of their
-// buckets spans two of a Hist's and is shared out between them, so quantiles
-// are exact to 6.3 %. A shorter slice, whose last counter then holds
-// everything above it, is fine; counters beyond KernelHistSize are ignored.
-func KernelHist(counters []uint64) *Hist {
+// AddKernel counts the n values of a kernel-side bucket. The bucket spans two
+// of a Hist's and is shared out between them, so quantiles are exact to 6.3 %.
+// Indices outside the kernel's layout are ignored.
+func (h *Hist) AddKernel(bucket int, n uint64) {
+	if bucket < 0 || bucket >= KernelHistSize {
+		return
+	}
+	if bucket < 2*KernelHistSub {
+		h.AddN(uint64(bucket), n)
+		return
+	}
+	shift := uint(bucket/KernelHistSub - 1)
+	lo := (KernelHistSub + uint64(bucket%KernelHistSub)) << shift
+	h.AddN(lo, n-n/2)
+	h.AddN(lo+1<<(shift-1), n/2)
+}
+
+// HistFromKernel returns the histogram of kernel-side counters, indexed by
+// KernelBucket.
+func HistFromKernel(counters []uint64) *Hist {
 	h := new(Hist)
-	for i, n := range counters[:min(len(counters), KernelHistSize)] {
-		if n == 0 {
-			continue
-		}
-		if i < 2*KernelHistSub {
-			h.AddN(uint64(i), n)
-			continue
-		}
-		shift := uint(i/KernelHistSub - 1)
-		lo := (KernelHistSub + uint64(i%KernelHistSub)) << shift
-		h.AddN(lo, n-n/2)
-		h.AddN(lo+1<<(shift-1), n/2)
+	for i, n := range counters {
+		h.AddKernel(i, n)
 	}
 	return h
 }

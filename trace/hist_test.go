@@ -73,7 +73,7 @@ func TestHistQuantiles(t *testing.T) {
 		}
 		a.Merge(&b)
 		a.Merge(nil)
-		k := KernelHist(kernel)
+		k := HistFromKernel(kernel)
 		slices.Sort(values)
 		for _, q := range []float64{0, 0.01, 0.5, 0.95, 0.99, 1} {
 			want := values[max(int(math.Ceil(q*float64(len(values)))), 1)-1]
@@ -93,7 +93,7 @@ func TestHistQuantiles(t *testing.T) {
 	}
 }
 
-func TestKernelHist(t *testing.T) {
+func TestHistFromKernel(t *testing.T) {
 	last := -1
 	for _, v := range slices.Sorted(slices.Values(edges())) {
 		i := KernelBucket(v)
@@ -104,7 +104,7 @@ func TestKernelHist(t *testing.T) {
 		counters := make([]uint64, KernelHistSize+3)
 		counters[i] = 2
 		counters[KernelHistSize] = 9 // beyond the layout
-		h := KernelHist(counters)
+		h := HistFromKernel(counters)
 		lowest, highest := uint64(math.MaxUint64), uint64(0)
 		h.Each(func(lo, hi, _ uint64) bool {
 			lowest, highest = min(lowest, lo), max(highest, hi)
@@ -120,8 +120,14 @@ func TestKernelHist(t *testing.T) {
 	if last != KernelHistSize-1 {
 		t.Errorf("the largest value is in bucket %d of %d", last, KernelHistSize)
 	}
-	if n := KernelHist(nil).Count(); n != 0 {
+	if n := HistFromKernel(nil).Count(); n != 0 {
 		t.Errorf("no counters hold %d values", n)
+	}
+	var h Hist
+	h.AddKernel(-1, 5)
+	h.AddKernel(KernelHistSize, 5)
+	if h.Count() != 0 {
+		t.Errorf("buckets outside the layout hold %d values", h.Count())
 	}
 }
 
