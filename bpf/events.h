@@ -95,7 +95,8 @@ struct lost_event {
 
 struct usdt_event {
 	struct event_header h;
-	__u64 nargs;
+	__u32 nargs;
+	__u32 unread; /* bit i: args[i] could not be read */
 	__u64 args[MAX_USDT_ARGS];
 };
 

@@ -31,6 +31,8 @@ static __always_inline int entry(struct pt_regs *ctx, bool go)
 
 	if (!locate(ctx, &w, go))
 		return 0;
+	if (cfg_level == LEVEL_COUNT && !wanted_thread(w.tid))
+		return 0;
 	count_hit(w.cookie);
 	if (cfg_level == LEVEL_COUNT || !wanted_thread(w.tid))
 		return 0;

@@ -116,24 +116,25 @@ type TraceTaskEvent struct {
 }
 
 type TraceUsdtEvent struct {
-	_     structs.HostLayout
-	H     TraceEventHeader
-	Nargs uint64
-	Args  [12]uint64
+	_      structs.HostLayout
+	H      TraceEventHeader
+	Nargs  uint32
+	Unread uint32
+	Args   [12]uint64
 }
 
 type TraceUsdtSpec struct {
 	_     structs.HostLayout
 	Nargs uint64
 	Args  [12]struct {
-		_        structs.HostLayout
-		Value    int64
-		Reg      uint16
-		Index    uint16
-		Kind     uint8
-		Scale    uint8
-		Size     uint8
-		IsSigned uint8
+		_         structs.HostLayout
+		ValOff    int64
+		RegOff    uint16
+		IdxRegOff uint16
+		Kind      uint8
+		Size      uint8
+		Flags     uint8
+		Shift     uint8
 	}
 }
 

@@ -6,20 +6,32 @@
 #pragma once
 #include "calls.h"
 
+/* uprobes.ArgKind, uprobes.ArgFlags: append only. */
 enum usdt_kind {
-	USDT_CONST,
-	USDT_REG,
-	USDT_MEM,
+	USDT_UNREADABLE,
+	USDT_CONST, /* val_off */
+	USDT_REG, /* reg + val_off */
+	USDT_MEM, /* memory at reg + val_off */
+	USDT_MEM_INDEX, /* memory at reg + (index << shift) + val_off */
 };
 
+enum usdt_flags {
+	USDT_SIGNED = 1 << 0,
+	USDT_FLOAT = 1 << 1,
+	USDT_NO_BASE = 1 << 2,
+	USDT_INDEX_SXTW = 1 << 3,
+	USDT_INDEX_UXTW = 1 << 4,
+};
+
+/* The layout of uprobes.ArgSpec. */
 struct usdt_arg {
-	__s64 value; /* constant, or displacement of a memory operand */
-	__u16 reg; /* offset into struct pt_regs */
-	__u16 index; /* the same, of the index register; 0xffff: none */
+	__s64 val_off;
+	__u16 reg_off; /* bytes into struct pt_regs */
+	__u16 idx_reg_off;
 	__u8 kind;
-	__u8 scale;
 	__u8 size; /* bytes: 1, 2, 4, 8 */
-	__u8 is_signed;
+	__u8 flags;
+	__u8 shift;
 };
 
 struct usdt_spec {
@@ -38,31 +50,61 @@ struct {
 const struct usdt_event *unused_usdt_event __attribute__((unused));
 const struct python_event *unused_python_event __attribute__((unused));
 
-static __always_inline __u64 usdt_value(struct pt_regs *ctx, const struct usdt_arg *a)
+static __always_inline __u64 usdt_reg(struct pt_regs *ctx, __u16 off)
 {
-	__u64 v = a->value, reg = 0;
+	__u64 v = 0;
+
+	bpf_probe_read_kernel(&v, sizeof(v), (void *)ctx + off);
+	return v;
+}
+
+/* Fetches one argument; false: it could not be read. */
+static __always_inline bool usdt_value(struct pt_regs *ctx, const struct usdt_arg *a, __u64 *value)
+{
+	__u64 v = a->val_off, index;
 	__u32 shift;
 
-	if (a->kind == USDT_CONST)
-		return v;
-	bpf_probe_read_kernel(&reg, sizeof(reg), (void *)ctx + a->reg);
-	if (a->kind == USDT_REG) {
-		v = reg;
-	} else {
-		v += reg;
-		if (a->index != 0xffff) {
-			bpf_probe_read_kernel(&reg, sizeof(reg), (void *)ctx + a->index);
-			v += reg * a->scale;
-		}
-		reg = 0;
-		bpf_probe_read_user(&reg, sizeof(reg), (void *)v);
-		v = reg;
+	*value = 0;
+	if (a->kind == USDT_UNREADABLE)
+		return false;
+	if (a->kind != USDT_CONST && !(a->flags & USDT_NO_BASE))
+		v += usdt_reg(ctx, a->reg_off);
+	if (a->kind == USDT_MEM_INDEX) {
+		index = usdt_reg(ctx, a->idx_reg_off);
+		if (a->flags & USDT_INDEX_SXTW)
+			index = (__s64)(__s32)index;
+		else if (a->flags & USDT_INDEX_UXTW)
+			index = (__u32)index;
+		v += index << (a->shift & 63);
 	}
-	if (a->size >= 8 || !a->size)
-		return v;
-	shift = 64 - a->size * 8;
-	v <<= shift & 63;
-	return a->is_signed ? (__u64)((__s64)v >> (shift & 63)) : v >> (shift & 63);
+	if (a->kind == USDT_MEM || a->kind == USDT_MEM_INDEX) {
+		index = v;
+		v = 0;
+		switch (a->size) {
+		case 1:
+			if (bpf_probe_read_user(&v, 1, (void *)index))
+				return false;
+			break;
+		case 2:
+			if (bpf_probe_read_user(&v, 2, (void *)index))
+				return false;
+			break;
+		case 4:
+			if (bpf_probe_read_user(&v, 4, (void *)index))
+				return false;
+			break;
+		default:
+			if (bpf_probe_read_user(&v, 8, (void *)index))
+				return false;
+		}
+	}
+	if (a->size && a->size < 8) {
+		shift = 64 - a->size * 8;
+		v <<= shift & 63;
+		v = a->flags & USDT_SIGNED ? (__u64)((__s64)v >> (shift & 63)) : v >> (shift & 63);
+	}
+	*value = v;
+	return true;
 }
 
 SEC("uprobe")
@@ -90,8 +132,12 @@ int usdt(struct pt_regs *ctx)
 	}
 	fill_header(&e->h, &w, EVENT_USDT, bpf_ktime_get_ns());
 	e->nargs = spec->nargs;
-	for (int i = 0; i < MAX_USDT_ARGS; i++)
-		e->args[i] = i < spec->nargs ? usdt_value(ctx, &spec->args[i]) : 0;
+	e->unread = 0;
+	for (int i = 0; i < MAX_USDT_ARGS; i++) {
+		e->args[i] = 0;
+		if (i < spec->nargs && !usdt_value(ctx, &spec->args[i], &e->args[i]))
+			e->unread |= 1 << i;
+	}
 	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
 	return 0;
 }
@@ -102,6 +148,7 @@ static __always_inline int python(struct pt_regs *ctx, __u8 kind)
 	struct python_event *e;
 	struct usdt_spec *spec;
 	struct where w;
+	__u64 text;
 	__u32 func;
 
 	if (!locate(ctx, &w, false) || !wanted_thread(w.tid))
@@ -118,11 +165,13 @@ static __always_inline int python(struct pt_regs *ctx, __u8 kind)
 		return 0;
 	}
 	fill_header(&e->h, &w, kind, bpf_ktime_get_ns());
-	e->line = usdt_value(ctx, &spec->args[2]);
+	usdt_value(ctx, &spec->args[2], &e->line);
 	e->file[0] = 0;
 	e->func[0] = 0;
-	bpf_probe_read_user_str(e->file, sizeof(e->file), (void *)usdt_value(ctx, &spec->args[0]));
-	bpf_probe_read_user_str(e->func, sizeof(e->func), (void *)usdt_value(ctx, &spec->args[1]));
+	if (usdt_value(ctx, &spec->args[0], &text))
+		bpf_probe_read_user_str(e->file, sizeof(e->file), (void *)text);
+	if (usdt_value(ctx, &spec->args[1], &text))
+		bpf_probe_read_user_str(e->func, sizeof(e->func), (void *)text);
 	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
 	return 0;
 }

@@ -37,7 +37,7 @@ func decode(raw []byte, e *trace.Event, py *pythonCalls) bool {
 			return false
 		}
 		u := (*bpf.TraceUsdtEvent)(unsafe.Pointer(&raw[0]))
-		e.Args = u.Args[:min(u.Nargs, uint64(len(u.Args)))]
+		e.Args, e.Unread = u.Args[:min(int(u.Nargs), len(u.Args))], u.Unread
 	default:
 		return false
 	}

@@ -281,7 +281,7 @@ func (s *Session) Run(ctx context.Context, h Handler) error {
 
 	r := reader{s: s, h: h}
 	for ctx.Err() == nil {
-		before := monotonic()
+		before := Now()
 		n := s.ring.read(r.record)
 		h.Tick(before - min(before, settleTime))
 		if err := s.ring.wait(r.pause(n)); err != nil {
@@ -292,7 +292,7 @@ func (s *Session) Run(ctx context.Context, h Handler) error {
 	for s.ring.read(r.record) > 0 {
 	}
 	r.reportLost()
-	h.Tick(monotonic())
+	h.Tick(Now())
 	return nil
 }
 
@@ -344,7 +344,7 @@ func (r *reader) reportLost() {
 			cause trace.LostCause
 		}{{r.s.lost, trace.LostRing}, {r.s.tooDeep, trace.LostStack}} {
 			if n := l.c.load(cpu); n > 0 {
-				r.h.Event(&trace.Event{Kind: trace.KindLost, Time: monotonic(), Count: n, CPU: int32(cpu), Cause: l.cause})
+				r.h.Event(&trace.Event{Kind: trace.KindLost, Time: Now(), Count: n, CPU: int32(cpu), Cause: l.cause})
 			}
 		}
 	}
@@ -357,7 +357,7 @@ func (r *reader) reportLost() {
 			continue // before 5.12
 		}
 		if n := stats.RecursionMisses; n > 0 {
-			r.h.Event(&trace.Event{Kind: trace.KindLost, Time: monotonic(), Count: n, CPU: -1, Cause: trace.LostMissed})
+			r.h.Event(&trace.Event{Kind: trace.KindLost, Time: Now(), Count: n, CPU: -1, Cause: trace.LostMissed})
 		}
 	}
 }
@@ -401,8 +401,8 @@ func (s *Session) Close() error {
 	return errors.Join(errs...)
 }
 
-// monotonic is CLOCK_MONOTONIC in ns, the clock of bpf_ktime_get_ns.
-func monotonic() uint64 {
+// Now is CLOCK_MONOTONIC in ns, the clock of events (bpf_ktime_get_ns).
+func Now() uint64 {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
 		return 0

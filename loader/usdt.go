@@ -6,19 +6,17 @@ import (
 	"github.com/sbxtrace/sbxtrace/bpf"
 )
 
-// USDTArg says how a static probe's argument is read at its site.
+// USDTArg says how a static probe's argument is fetched at its site. The
+// fields and their values are those of uprobes.ArgSpec.
 type USDTArg struct {
-	Kind   uint8  // 0 constant, 1 register, 2 memory
-	Value  int64  // the constant, or the displacement in bytes
-	Reg    uint16 // byte offset of the register in struct pt_regs
-	Index  uint16 // the same of the index register; NoIndex for none
-	Scale  uint8  // factor of the index register
-	Size   uint8  // bytes: 1, 2, 4 or 8
-	Signed bool
+	ValOff    int64
+	RegOff    uint16
+	IdxRegOff uint16
+	Kind      uint8
+	Size      uint8
+	Flags     uint8
+	Shift     uint8
 }
-
-// NoIndex is the Index of a memory operand without index register.
-const NoIndex = 0xffff
 
 // setUSDT hands the argument descriptions of static probes to the programs.
 func (s *Session) setUSDT(fns []Function) error {
@@ -31,11 +29,8 @@ func (s *Session) setUSDT(fns []Function) error {
 		spec.Nargs = uint64(min(len(f.USDT), len(spec.Args)))
 		for j := range spec.Nargs {
 			a, to := &f.USDT[j], &spec.Args[j]
-			to.Kind, to.Value, to.Reg, to.Index = a.Kind, a.Value, a.Reg, a.Index
-			to.Scale, to.Size = a.Scale, a.Size
-			if a.Signed {
-				to.IsSigned = 1
-			}
+			to.ValOff, to.RegOff, to.IdxRegOff = a.ValOff, a.RegOff, a.IdxRegOff
+			to.Kind, to.Size, to.Flags, to.Shift = a.Kind, a.Size, a.Flags, a.Shift
 		}
 		if err := s.coll.Maps["usdt_specs"].Put(uint32(f.ID), &spec); err != nil {
 			return fmt.Errorf("describe the arguments of static probe %d: %w", f.ID, err)

@@ -20,6 +20,7 @@ const (
 	KindUSDT             // a static probe fired
 	KindLost             // events could not be delivered: see Count, CPU, Cause
 	KindProcessExit      // the last thread of a process ended
+	KindDetached         // the overhead governor took Func's probes out; Count is its calls per second
 )
 
 // Flags qualify an Event. The values are those of enum event_flags in
@@ -52,6 +53,8 @@ type Event struct {
 	Ret   uint64   // Exit at level args or above: raw return register
 	Args  []uint64 // Entry at level args or above: raw integer argument registers; USDT: arguments
 	Stack []uint64 // Entry at level stacks: return addresses, innermost first
+
+	Unread uint32 // USDT: bit i says that Args[i] could not be read
 
 	Child    uint32 // Fork: thread id of the new task
 	ChildPID uint32 // Fork: process id of the new task

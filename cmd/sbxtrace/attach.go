@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sbxtrace/sbxtrace/symbolizer"
+	"github.com/sbxtrace/sbxtrace/tracer"
+)
+
+// targetFlags pick processes.
+type targetFlags struct {
+	pids    []uint
+	names   []string
+	cgroups []string
+}
+
+func (f *targetFlags) add(cmd *cobra.Command) {
+	fs := cmd.Flags()
+	fs.UintSliceVarP(&f.pids, "pid", "p", nil, "process `id`; may be given several times")
+	fs.StringArrayVarP(&f.names, "name", "n", nil, "processes whose name or executable matches `glob`")
+	fs.StringArrayVar(&f.cgroups, "cgroup", nil, "processes of a control group, by `path`")
+}
+
+// resolve returns the process ids.
+func (f *targetFlags) resolve() ([]uint32, error) {
+	if len(f.pids)+len(f.names)+len(f.cgroups) == 0 {
+		return nil, usagef("no target: give --pid, --name or --cgroup")
+	}
+	var pids []uint32
+	seen := make(map[uint32]bool)
+	add := func(found ...int) {
+		for _, n := range found {
+			pid := uint32(n)
+			if !seen[pid] {
+				seen[pid] = true
+				pids = append(pids, pid)
+			}
+		}
+	}
+	for _, pid := range f.pids {
+		if pid == 0 || pid > 1<<22 {
+			return nil, usagef("--pid %d: process ids are between 1 and 4194304", pid)
+		}
+		add(int(pid))
+	}
+	for _, name := range f.names {
+		found, err := symbolizer.FindByName(name)
+		if err != nil {
+			return nil, fmt.Errorf("--name %s: %w", name, err)
+		}
+		add(found...)
+	}
+	for _, path := range f.cgroups {
+		found, err := symbolizer.FindByCgroup(path)
+		if err != nil {
+			return nil, fmt.Errorf("--cgroup %s: %w", path, err)
+		}
+		add(found...)
+	}
+	return pids, nil
+}
+
+func attachCommand() *cobra.Command {
+	var f traceFlags
+	var target targetFlags
+	cmd := &cobra.Command{
+		Use:   "attach --pid PID [function …]",
+		Short: "Trace the calls of running processes",
+		Long: `Attach shows the calls that running, unmodified processes make, as a live tree
+per thread or goroutine, and a summary at the end. Without functions it traces
+the target's own: the packages of the main module of a Go program, the main
+executable of others. Functions are given by glob; see docs/selectors.md.
+
+Ctrl-C ends it. The target is not stopped, and nothing is left in it.`,
+		Example: `  sudo sbxtrace attach --pid 4711
+  sudo sbxtrace attach --pid 4711 'handle_*' --min-duration 1ms
+  sudo sbxtrace attach --name nginx --module 'libssl*' --level latency --duration 10s
+  sudo sbxtrace attach --pid 4711 'net/http.(*conn).serve' --format json -o calls.json`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return attach(cmd, &f, &target, args)
+		},
+	}
+	f.add(cmd)
+	target.add(cmd)
+	return cmd
+}
+
+func attach(cmd *cobra.Command, f *traceFlags, target *targetFlags, args []string) error {
+	opt, err := f.options(args)
+	if err != nil {
+		return err
+	}
+	pids, err := target.resolve()
+	if err != nil {
+		return err
+	}
+	out, err := openOutput(f.output, cmd.OutOrStdout(), f.color)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	n := &notes{w: cmd.ErrOrStderr()}
+	opt.Note = n.printf
+
+	ctx, stop := untilSignal()
+	defer stop()
+	t, err := tracer.New(opt)
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	w, err := newWatch(f, t, opt.Level, out, n)
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		if err := t.AddPID(pid); err != nil {
+			// One of several that ended meanwhile is no reason to give up.
+			if len(pids) > 1 && errors.Is(err, symbolizer.ErrNoProcess) {
+				n.printf("%v", err)
+				continue
+			}
+			return err
+		}
+	}
+	report, err := t.Start()
+	if err != nil {
+		return err
+	}
+	if note := skippedNote(report); note != "" {
+		n.printf("%s", note)
+	}
+	line := attachedLine(report, pids)
+	n.printf("%s", line)
+	if err := writeReady(f.readyFile, line); err != nil {
+		return err
+	}
+	if f.duration > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, f.duration)
+		defer cancel()
+	}
+	return errors.Join(w.run(ctx), out.Close())
+}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sbxtrace/sbxtrace/tracer"
+)
+
+func runCommand() *cobra.Command {
+	var f traceFlags
+	var user string
+	cmd := &cobra.Command{
+		Use:   "run [function …] -- command [argument …]",
+		Short: "Start a program and trace it from its first call",
+		Long: `Run starts a command under observation: it is stopped before the first
+instruction of its own, probes are attached, and it is let go, so that not one
+call of main is missed. Its exit status is passed on. The command keeps stdin
+and stdout; what sbxtrace shows goes to stderr, or to the file of -o.
+
+Under sudo the command runs as the user who called sudo.`,
+		Example: `  sudo sbxtrace run -- ./server --port 8080
+  sudo sbxtrace run 'parse_*' --min-duration 100us -- ./import data.csv
+  sudo sbxtrace run --summary -o calls.txt -- go version`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dash := cmd.ArgsLenAtDash()
+			if dash < 0 || dash == len(args) {
+				return usagef("no command: give it after --")
+			}
+			return runTraced(cmd, &f, user, args[:dash], args[dash:])
+		},
+	}
+	f.add(cmd)
+	cmd.Flags().StringVar(&user, "user", "", "run the command as this `user`; empty: the caller of sudo")
+	return cmd
+}
+
+func runTraced(cmd *cobra.Command, f *traceFlags, user string, functions, command []string) error {
+	opt, err := f.options(functions)
+	if err != nil {
+		return err
+	}
+	opt.StopOnExec = opt.Follow
+	out, err := openOutput(f.output, cmd.ErrOrStderr(), f.color)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	n := &notes{w: cmd.ErrOrStderr()}
+	opt.Note = n.printf
+
+	t, err := tracer.New(opt)
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	if user == "" {
+		if uid, _, ok := sudoCaller(); ok {
+			user = strconv.Itoa(uid)
+		}
+	}
+	target, err := tracer.Launch(tracer.LaunchOptions{
+		Args: command, User: user, Stdin: cmd.InOrStdin(), Stdout: cmd.OutOrStdout(), Stderr: os.Stderr,
+	})
+	if err != nil {
+		return err
+	}
+	status, err := watchLaunched(f, opt, t, target, out, n)
+	switch {
+	case err != nil:
+		return err
+	case status != 0:
+		return exitStatus(status)
+	}
+	return nil
+}
+
+// watchLaunched attaches to a command that was launched, lets it go, and
+// traces it to its end. It returns the command's exit status.
+func watchLaunched(f *traceFlags, opt tracer.Options, t *tracer.Tracer, target *tracer.Launched, out *output, n *notes) (int, error) {
+	w, err := newWatch(f, t, opt.Level, out, n)
+	if err != nil {
+		return 0, abandon(target, err)
+	}
+	pid := uint32(target.PID())
+	if err := t.AddPID(pid); err != nil {
+		return 0, abandon(target, err)
+	}
+	report, err := t.Start()
+	if err != nil && !(errors.Is(err, tracer.ErrNoFunctions) && opt.Follow) {
+		return 0, abandon(target, err)
+	}
+	if note := skippedNote(report); note != "" {
+		n.printf("%s", note)
+	}
+	line := attachedLine(report, []uint32{pid})
+	n.printf("%s", line)
+	if err := writeReady(f.readyFile, line); err != nil {
+		return 0, abandon(target, err)
+	}
+
+	ctx, cancel := context.WithCancel(context.Background())
+	if f.duration > 0 {
+		ctx, cancel = context.WithTimeout(ctx, f.duration)
+	}
+	defer cancel()
+	forwardSignals(ctx, target)
+	if err := target.Release(); err != nil {
+		n.printf("%v", err)
+	}
+	err = w.run(ctx)
+	// The view may end first (its time is up, its reader gone): the command
+	// runs on, and its status is still ours.
+	t.Close()
+	status, waitErr := target.Wait()
+	return status, errors.Join(err, waitErr, out.Close())
+}
+
+// abandon lets a command run that cannot be traced, and reports why.
+func abandon(target *tracer.Launched, why error) error {
+	return errors.Join(why, target.Signal(os.Kill), target.Release(), reap(target))
+}
+
+func reap(target *tracer.Launched) error {
+	_, err := target.Wait()
+	return err
+}
+
+// forwardSignals passes a request to end on to the command, whose end then
+// ends the session. SIGINT from a terminal has reached it already.
+func forwardSignals(ctx context.Context, target *tracer.Launched) {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	context.AfterFunc(ctx, func() { signal.Stop(signals) })
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case s := <-signals:
+				if s != os.Interrupt {
+					_ = target.Signal(s) // it may have ended by itself
+				}
+			}
+		}
+	}()
+}

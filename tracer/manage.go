@@ -1,0 +1,155 @@
+package tracer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sbxtrace/sbxtrace/loader"
+	"github.com/sbxtrace/sbxtrace/symbolizer"
+	"github.com/sbxtrace/sbxtrace/trace"
+)
+
+// manage follows the processes and governs the overhead until ctx is done or
+// the last process has ended.
+func (t *Tracer) manage(ctx context.Context) {
+	tick := time.NewTicker(governorPeriod)
+	defer tick.Stop()
+	looked := time.Now()
+	cpu := t.cpuTimes()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.work.ready:
+			for _, e := range t.work.take() {
+				if !t.processEvent(&e) {
+					return
+				}
+			}
+		case pid := <-t.late:
+			t.mu.Lock()
+			if err := t.mappedFile(pid); err != nil {
+				t.note("pid %d: %v", pid, err)
+			}
+			t.mu.Unlock()
+		case <-tick.C:
+			now := time.Now()
+			t.govern(now.Sub(looked), cpu)
+			looked = now
+		}
+	}
+}
+
+// processEvent acts on a fork, exec or end; false says that no target is left.
+func (t *Tracer) processEvent(e *trace.Event) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var err error
+	switch e.Kind {
+	case trace.KindFork:
+		if e.ChildPID != e.PID {
+			err = t.forked(e.PID, e.ChildPID)
+		}
+	case trace.KindExec:
+		err = t.executed(e.PID)
+	case trace.KindProcessExit:
+		delete(t.processes, e.PID)
+		t.loader.RemoveProcess(e.PID)
+	}
+	if err != nil && !errors.Is(err, symbolizer.ErrNoProcess) {
+		t.note("pid %d: %v", e.PID, err)
+	}
+	return len(t.processes) > 0
+}
+
+// govern takes out functions that cost the targets too much.
+func (t *Tracer) govern(elapsed time.Duration, last cpuTimes) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.governor == nil {
+		return
+	}
+	used := last.update(t.processes)
+	out := t.governor.look(elapsed, used, t.loader.Hits)
+	if len(out) == 0 {
+		return
+	}
+	ids := make([]trace.FuncID, len(out))
+	for i, h := range out {
+		ids[i] = h.id
+		t.governor.forget(h.id)
+		t.gone[h.id] = true
+	}
+	if err := t.loader.Remove(ids...); err != nil {
+		t.note("take out hot functions: %v", err)
+	}
+	now := loader.Now()
+	for _, h := range out {
+		t.removed = append(t.removed, removal{h, now})
+	}
+	t.noteRemoved(out)
+}
+
+// noteRemoved names the functions that were taken out.
+func (t *Tracer) noteRemoved(out []hot) {
+	const most = 5
+	for _, h := range out[:min(most, len(out))] {
+		t.note("%s: %s, detached", t.funcs.Func(h.id).Name, rate(h.rate))
+	}
+	if n := len(out) - most; n > 0 {
+		t.note("and %s more detached to keep the overhead below %g %%", count(n, "function"), t.opt.MaxOverhead)
+	}
+}
+
+// rate is calls per second as a person says it.
+func rate(n uint64) string {
+	switch {
+	case n >= 1e6:
+		return fmt.Sprintf("%.1f M/s", float64(n)/1e6)
+	case n >= 1e3:
+		return fmt.Sprintf("%.0f k/s", float64(n)/1e3)
+	}
+	return fmt.Sprintf("%d/s", n)
+}
+
+// count is "1 function" or "2 functions".
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// cpuTimes is the CPU time of each process at the last look.
+type cpuTimes map[uint32]time.Duration
+
+func (t *Tracer) cpuTimes() cpuTimes {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := make(cpuTimes)
+	c.update(t.processes)
+	return c
+}
+
+// update returns the CPU time used since the last update.
+func (c cpuTimes) update(processes map[uint32]*process) time.Duration {
+	var used time.Duration
+	for pid := range processes {
+		now, err := cpuTime(pid)
+		if err != nil {
+			continue
+		}
+		if last, ok := c[pid]; ok {
+			used += now - last
+		}
+		c[pid] = now
+	}
+	for pid := range c {
+		if processes[pid] == nil {
+			delete(c, pid)
+		}
+	}
+	return used
+}

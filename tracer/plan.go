@@ -1,0 +1,151 @@
+package tracer
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/sbxtrace/sbxtrace/loader"
+	"github.com/sbxtrace/sbxtrace/symbolizer"
+	"github.com/sbxtrace/sbxtrace/uprobes"
+)
+
+// Candidate is a function of a module with the decision on how to probe it.
+type Candidate struct {
+	Function symbolizer.Function
+	Plan     *uprobes.Plan // nil when it cannot be probed
+	Err      error         // why not; wraps uprobes.ErrNotProbeable or uprobes.ErrUnsafe
+}
+
+// PlanOptions say how functions are placed.
+type PlanOptions struct {
+	Returns  uprobes.ReturnMethod
+	NeedArgs bool
+	// Unwinds: exceptions or panics may pass through frames of the process.
+	Unwinds bool
+	// Kernel's release, which decides what is emulated. Zero: the oldest.
+	Kernel loader.KernelVersion
+}
+
+// Plan selects the functions of a binary that match and places their probes,
+// in the order of their addresses. module is the name that selectors see.
+func Plan(bin *symbolizer.Binary, module string, m *uprobes.Matcher, o PlanOptions) ([]Candidate, error) {
+	fns, err := bin.Functions()
+	if err != nil {
+		return nil, fmt.Errorf("read the functions of %s: %w", module, err)
+	}
+	var out []Candidate
+	for i := range fns {
+		fn := &fns[i]
+		file := func() string {
+			f, _ := bin.Line(fn.Addr)
+			return f
+		}
+		if m.Match(fn, module, file) {
+			out = append(out, Candidate{Function: *fn})
+		}
+	}
+	place(bin, fns, out, o)
+	return out, nil
+}
+
+// place analyses the code of the candidates on all CPUs.
+func place(bin *symbolizer.Binary, all []symbolizer.Function, out []Candidate, o PlanOptions) {
+	entries := make(map[uint64]string, len(all))
+	for i := range all {
+		entries[all[i].Addr] = all[i].Symbol
+	}
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	const batch = 64
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for {
+				from := int(next.Add(batch)) - batch
+				if from >= len(out) {
+					return
+				}
+				for i := from; i < min(from+batch, len(out)); i++ {
+					out[i].Plan, out[i].Err = analyze(bin, &out[i].Function, entries, o)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func analyze(bin *symbolizer.Binary, fn *symbolizer.Function, entries map[uint64]string, o PlanOptions) (*uprobes.Plan, error) {
+	if fn.IFunc {
+		return nil, fmt.Errorf("%s: %w: it only chooses between implementations (IFUNC) and runs once, when it is bound", fn.Name, uprobes.ErrNotProbeable)
+	}
+	code, err := bin.Code(fn)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", uprobes.ErrNotProbeable, err)
+	}
+	own := baseName(fn.Symbol)
+	opt := uprobes.Options{
+		ReturnMethod:      o.Returns,
+		Unwinds:           o.Unwinds,
+		NeedArgs:          o.NeedArgs,
+		EmulatedNops:      o.Kernel.AtLeast(6, 16),
+		Optimized5ByteNop: o.Kernel.AtLeast(6, 18),
+		SameFunction:      func(addr uint64) bool { s, ok := entries[addr]; return ok && own != "" && baseName(s) == own },
+		OtherEntry:        func(addr uint64) bool { _, ok := entries[addr]; return ok && addr != fn.Addr },
+	}
+	return uprobes.Analyze(bin.Arch, code, *fn, opt)
+}
+
+// baseName is a symbol without what compilers append to parts and clones of a
+// function: f.cold, f.part.0, f.constprop.0, f.isra.0.
+func baseName(symbol string) string {
+	if i := strings.IndexByte(symbol, '.'); i > 0 {
+		for _, s := range []string{".cold", ".part.", ".constprop.", ".isra.", ".lto_priv."} {
+			if strings.HasPrefix(symbol[i:], s) {
+				return symbol[:i]
+			}
+		}
+	}
+	return symbol
+}
+
+// probes translates a plan for the loader.
+func probes(fn *symbolizer.Function, p *uprobes.Plan, level loader.Level) []loader.Probe {
+	golang := fn.Lang == symbolizer.LangGo
+	hooked := len(p.Returns) > 0 && p.Returns[0].Role == uprobes.RoleReturn
+	common := loader.Probe{TailJumps: p.TailJumps, Hooked: hooked, ABI0: fn.ABI0}
+
+	entry := common
+	entry.Program = loader.ProgramEntry
+	if golang {
+		entry.Program = loader.ProgramGoEntry
+	}
+	entry.Offset, entry.SPAdjust = p.Entry.Offset, uint64(p.Entry.SPAdjust)
+	out := []loader.Probe{entry}
+	if level == loader.LevelCount {
+		return out
+	}
+	for _, s := range p.Returns {
+		ret := common
+		ret.Offset, ret.SPAdjust = s.Offset, uint64(s.SPAdjust)
+		switch {
+		case s.Role == uprobes.RoleReturn:
+			ret.Program = loader.ProgramReturn
+		case golang:
+			ret.Program = loader.ProgramGoRet
+		default:
+			ret.Program = loader.ProgramRet
+		}
+		out = append(out, ret)
+	}
+	return out
+}
+
+// moduleName is the name that people and selectors use for a file.
+func moduleName(file string) string { return path.Base(strings.TrimSuffix(file, " (deleted)")) }
+
+// ErrNoFunctions says that nothing of what was asked for can be probed.
+var ErrNoFunctions = errors.New("no function to trace")

@@ -1,0 +1,364 @@
+package tracer
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"syscall"
+
+	"github.com/sbxtrace/sbxtrace/loader"
+	"github.com/sbxtrace/sbxtrace/symbolizer"
+	"github.com/sbxtrace/sbxtrace/trace"
+	"github.com/sbxtrace/sbxtrace/uprobes"
+)
+
+// process is a traced process.
+type process struct {
+	pid     uint32
+	goid    uint32 // offset of goid in runtime.g, 0 for other than Go programs
+	main    fileID
+	matcher *uprobes.Matcher
+	usdt    *uprobes.USDTMatcher
+	unwinds bool            // exceptions or panics may pass through its frames
+	done    map[fileID]bool // modules looked at
+}
+
+// module is a file with functions that are traced, in whatever processes.
+type module struct {
+	id        fileID
+	name      string
+	bin       *symbolizer.Binary
+	functions []loader.Function // planned for the processes so far
+	everyone  bool              // attached for all processes that map the file
+}
+
+// AddPID makes a process a target and attaches to it. With Options.Follow its
+// children are added too. Errors wrap symbolizer.ErrNoProcess when there is no
+// such process (any more).
+func (t *Tracer) AddPID(pid uint32) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.addProcess(pid); err != nil {
+		return err
+	}
+	if !t.opt.Follow {
+		return nil
+	}
+	return t.addChildren(pid)
+}
+
+// addChildren adds the children that a process has now, and theirs.
+func (t *Tracer) addChildren(pid uint32) error {
+	children, err := symbolizer.Children(int(pid))
+	if err != nil {
+		return nil // it ended; its end is reported by the kernel
+	}
+	for _, c := range children {
+		child := uint32(c)
+		if t.processes[child] != nil {
+			continue
+		}
+		if err := t.addProcess(child); err != nil {
+			if !errors.Is(err, symbolizer.ErrNoProcess) && !errors.Is(err, ErrNoFunctions) {
+				t.note("child process %d: %v", child, err)
+			}
+			continue
+		}
+		if err := t.addChildren(child); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addProcess traces pid from now on: what it has mapped, and what it will map.
+func (t *Tracer) addProcess(pid uint32) error {
+	p := &process{pid: pid, done: make(map[fileID]bool)}
+	mods, err := mappedFiles(pid)
+	if err != nil {
+		return err
+	}
+	if err := t.describe(p, mods); err != nil {
+		return err
+	}
+	// First: forks are followed from here on.
+	if err := t.loader.AddProcess(pid, p.goid); err != nil {
+		return err
+	}
+	t.processes[pid] = p
+	t.symbols.add(pid)
+	return t.addModules(p, mods)
+}
+
+// describe finds out what matters of the process as a whole.
+func (t *Tracer) describe(p *process, mods []mapped) error {
+	info := uprobes.ModuleInfo{}
+	for _, m := range mods {
+		bin, err := m.open()
+		if err != nil {
+			continue // said when its functions are asked for
+		}
+		p.unwinds = p.unwinds || unwinds(&m, bin)
+		if m.Main {
+			p.main = m.id
+			info = uprobes.ModuleInfo{Name: m.Path, Go: bin.IsGo(), GoModule: bin.GoModule, GoPackage: bin.GoPackage}
+			if bin.IsGo() {
+				p.goid = goidOffset(bin.GoVersion)
+			}
+		}
+		bin.Close()
+	}
+	matcher, err := t.opt.Selector.Compile()
+	if err != nil {
+		return err
+	}
+	if t.opt.Selector.Empty() {
+		matcher = matcher.WithDefault(info)
+	}
+	p.matcher = matcher
+	if len(t.opt.USDT) > 0 {
+		if p.usdt, err = uprobes.CompileUSDT(t.opt.USDT); err != nil {
+			return err
+		}
+	}
+	t.matchers = append(t.matchers, matcher)
+	return nil
+}
+
+// addModules attaches to the modules of p that were not looked at yet.
+func (t *Tracer) addModules(p *process, mods []mapped) error {
+	for _, m := range mods {
+		if p.done[m.id] {
+			continue
+		}
+		p.done[m.id] = true
+		if err := t.addModule(p, m); err != nil {
+			if m.id == p.main || errors.Is(err, loader.ErrPermission) {
+				return err
+			}
+			t.note("%s is left out: %v", m.Name(), err)
+		}
+	}
+	return nil
+}
+
+// addModule attaches to what is selected in one module of p.
+func (t *Tracer) addModule(p *process, m mapped) error {
+	known := t.modules[m.id]
+	if known == nil {
+		var err error
+		if known, err = t.planModule(p, m); err != nil {
+			return err
+		}
+		if known == nil {
+			return nil
+		}
+		t.modules[m.id] = known
+	}
+	if len(known.functions) == 0 || known.everyone {
+		return nil
+	}
+	scope := p.pid
+	if t.opt.Follow && m.id == p.main && !t.usedByOthers(m.id) {
+		// Nobody else runs this program: probes for all who map the file
+		// are in a child from its first instruction on.
+		scope = 0
+		known.everyone = true
+	}
+	path, err := m.openPath()
+	if err == nil {
+		err = t.loader.Attach(loader.Module{Path: path, PID: scope, Functions: known.functions})
+	}
+	if err != nil {
+		known.everyone = false
+		return err
+	}
+	return nil
+}
+
+// planModule finds the functions to trace in a module, nil for none.
+func (t *Tracer) planModule(p *process, m mapped) (*module, error) {
+	functions := p.usdt == nil || !t.opt.Selector.Empty()
+	wanted := functions && p.matcher.MatchModule(m.Path)
+	if !wanted && p.usdt == nil {
+		return nil, nil
+	}
+	bin, err := m.open()
+	if err != nil {
+		return nil, err
+	}
+	mod := &module{id: m.id, name: m.Name(), bin: bin}
+	if wanted {
+		if err := t.planFunctions(p, mod, m); err != nil {
+			bin.Close()
+			return nil, err
+		}
+	}
+	if p.usdt != nil {
+		if err := t.planStatic(p, mod, m); err != nil {
+			bin.Close()
+			return nil, err
+		}
+	}
+	if len(mod.functions) > 0 {
+		t.report.Modules++
+	}
+	return mod, nil
+}
+
+func (t *Tracer) planFunctions(p *process, mod *module, m mapped) error {
+	found, err := Plan(mod.bin, m.Path, p.matcher, PlanOptions{
+		Returns: t.opt.Returns, NeedArgs: t.opt.Level >= loader.LevelArgs, Unwinds: p.unwinds, Kernel: t.kernel,
+	})
+	if err != nil {
+		return err
+	}
+	if len(found) == 0 {
+		t.remember(mod.bin)
+		return nil
+	}
+	descriptions := make([]trace.Func, 0, len(found))
+	placed := found[:0]
+	for _, c := range found {
+		if c.Err != nil {
+			t.report.Skipped = append(t.report.Skipped, c)
+			continue
+		}
+		placed = append(placed, c)
+		descriptions = append(descriptions, t.describeFunc(p, mod, m, &c.Function))
+	}
+	first := t.funcs.add(descriptions...)
+	for i := range placed {
+		c := &placed[i]
+		id := first + trace.FuncID(i)
+		mod.functions = append(mod.functions, loader.Function{ID: id, Probes: probes(&c.Function, c.Plan, t.opt.Level)})
+		if t.governor != nil {
+			cost := t.cost.Estimate(c.Plan.Entry)
+			if t.opt.Level > loader.LevelCount {
+				cost = t.cost.EstimateCall(c.Plan)
+			}
+			t.governor.watch(id, float64(cost))
+		}
+	}
+	t.report.Functions += len(placed)
+	t.planGoExit(p, mod, m)
+	return nil
+}
+
+func (t *Tracer) describeFunc(p *process, mod *module, m mapped, fn *symbolizer.Function) trace.Func {
+	f := trace.Func{
+		Name: fn.Name, Path: m.Path, BuildID: mod.bin.BuildID,
+		Offset: fn.Offset, Size: fn.Size, Lang: fn.Lang.String(),
+	}
+	if m.id != p.main {
+		f.Module = mod.name
+	}
+	return f
+}
+
+// planGoExit adds the probe that tells when a goroutine ends inside a call.
+func (t *Tracer) planGoExit(p *process, mod *module, m mapped) {
+	if m.id != p.main || p.goid == 0 || t.opt.Level < loader.LevelLatency {
+		return
+	}
+	fns, err := mod.bin.Functions()
+	if err != nil {
+		return
+	}
+	i := slices.IndexFunc(fns, func(f symbolizer.Function) bool { return f.Symbol == "runtime.goexit1" || f.Name == "runtime.goexit1" })
+	if i < 0 {
+		return
+	}
+	plan, err := analyze(mod.bin, &fns[i], nil, PlanOptions{Returns: uprobes.ReturnNone, Kernel: t.kernel})
+	if err != nil {
+		return
+	}
+	id := t.funcs.add(t.describeFunc(p, mod, m, &fns[i]))
+	t.internal[id] = true
+	mod.functions = append(mod.functions, loader.Function{ID: id, Probes: []loader.Probe{{
+		Program: loader.ProgramGoExit, Offset: plan.Entry.Offset, SPAdjust: uint64(plan.Entry.SPAdjust),
+	}}})
+}
+
+// maxNames bounds what is kept to suggest names from.
+const maxNames = 200_000
+
+// remember keeps a module's names for the error when nothing matches.
+func (t *Tracer) remember(bin *symbolizer.Binary) {
+	fns, err := bin.Functions()
+	if err != nil {
+		return
+	}
+	for i := range fns {
+		if len(t.names) >= maxNames {
+			return
+		}
+		t.names = append(t.names, fns[i].Name)
+	}
+}
+
+// usedByOthers reports whether a process that is no target runs the program.
+func (t *Tracer) usedByOthers(id fileID) bool {
+	pids, err := symbolizer.Processes()
+	if err != nil {
+		return true
+	}
+	return slices.ContainsFunc(pids, func(pid int) bool {
+		return t.processes[uint32(pid)] == nil && exeID(pid) == id
+	})
+}
+
+// forked attaches to a new child what is attached to its parent alone.
+func (t *Tracer) forked(parent, child uint32) error {
+	p := t.processes[parent]
+	if p == nil || t.processes[child] != nil {
+		return nil
+	}
+	c := *p
+	c.pid = child
+	c.done = make(map[fileID]bool)
+	t.processes[child] = &c
+	t.symbols.add(child)
+	mods, err := mappedFiles(child)
+	if errors.Is(err, symbolizer.ErrNoProcess) {
+		return nil // it has ended already
+	}
+	if err != nil {
+		return err
+	}
+	return t.addModules(&c, mods)
+}
+
+// executed starts over with a process that runs another program now.
+func (t *Tracer) executed(pid uint32) error {
+	if t.processes[pid] == nil {
+		return nil
+	}
+	t.loader.RemoveProcess(pid)
+	delete(t.processes, pid)
+	err := t.addProcess(pid)
+	if t.opt.StopOnExec {
+		if killErr := syscall.Kill(int(pid), syscall.SIGCONT); killErr != nil && !errors.Is(killErr, syscall.ESRCH) {
+			err = errors.Join(err, fmt.Errorf("continue process %d: %w", pid, killErr))
+		}
+	}
+	return err
+}
+
+// mappedFile looks at what a process has mapped meanwhile.
+func (t *Tracer) mappedFile(pid uint32) error {
+	p := t.processes[pid]
+	if p == nil {
+		return nil
+	}
+	mods, err := mappedFiles(pid)
+	if err != nil {
+		return nil // it ended; its end is reported by the kernel
+	}
+	before := t.report.Functions
+	err = t.addModules(p, mods)
+	if n := t.report.Functions - before; n > 0 {
+		t.note("%s in libraries loaded since", count(n, "function"))
+	}
+	return err
+}

@@ -1,0 +1,239 @@
+// Package tracer watches live processes: it finds the functions to probe in
+// the files that a process has mapped, attaches to them, follows forks, execs
+// and libraries loaded later, keeps the overhead within its limit, and turns
+// the kernel's events into calls for sinks.
+package tracer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/sbxtrace/sbxtrace/loader"
+	"github.com/sbxtrace/sbxtrace/trace"
+	"github.com/sbxtrace/sbxtrace/uprobes"
+)
+
+// Options say what to watch and how closely.
+type Options struct {
+	Selector uprobes.Selector // zero: each target's own functions
+	USDT     []string         // static probes, "provider:name" globs
+	Level    loader.Level
+	Returns  uprobes.ReturnMethod
+
+	MinDuration time.Duration // shorter calls are left out; 0: none
+	MaxDepth    uint32        // deeper calls are left out; 0: none
+	Sample      uint32        // one outermost call in this many
+	TIDs        []uint32      // only these threads
+	Comm        string        // only threads of this name
+
+	Follow      bool    // children too, those there are and those to come
+	StopOnExec  bool    // hold a process at exec until its new program is attached
+	MaxOverhead float64 // percent of the targets' CPU time; 0: no limit
+	RingBytes   int     // kernel buffer, a power of two; 0: the loader's default
+	Mode        loader.AttachMode
+
+	// Note is told what a user should know while tracing goes on ("libfoo.so:
+	// 12 functions attached"). It is called from any goroutine. Nil: nobody.
+	Note func(format string, args ...any)
+}
+
+// Report says what was attached.
+type Report struct {
+	Functions int // functions with probes
+	Modules   int // files they are in
+	Processes int
+	Skipped   []Candidate // matched, but cannot be probed
+	Took      time.Duration
+}
+
+// Tracer is a tracing session. New, then AddPID for each target, Start, Run,
+// Close. Functions and Rows may be used at any time in between.
+type Tracer struct {
+	opt    Options
+	kernel loader.KernelVersion
+	cost   uprobes.CostModel
+	loader *loader.Session
+	maps   *loader.MapWatcher
+	funcs  table
+	began  time.Time
+
+	work queue[trace.Event] // process events for the manager
+	late chan uint32        // pids that mapped a file
+
+	mu        sync.Mutex
+	processes map[uint32]*process
+	modules   map[fileID]*module
+	matchers  []*uprobes.Matcher
+	governor  *governor
+	removed   []removal // by the governor, not yet told to the pairer
+	gone      map[trace.FuncID]bool
+	internal  map[trace.FuncID]bool // probes of our own, no function of the user's
+	report    Report
+	names     []string // what could have been selected, for the error
+
+	symbols stackSymbols
+	regions regions
+}
+
+// removal is a function whose probes were taken out at a time.
+type removal struct {
+	hot
+	at uint64
+}
+
+// New loads the programs. See loader.New for errors.
+func New(o Options) (*Tracer, error) {
+	kernel, _, err := loader.RunningKernel()
+	if err != nil {
+		return nil, err
+	}
+	t := &Tracer{
+		opt:       o,
+		kernel:    kernel,
+		cost:      costModel(),
+		began:     time.Now(),
+		work:      queue[trace.Event]{ready: make(chan struct{}, 1)},
+		late:      make(chan uint32, 4096),
+		processes: make(map[uint32]*process),
+		modules:   make(map[fileID]*module),
+		gone:      make(map[trace.FuncID]bool),
+		internal:  make(map[trace.FuncID]bool),
+	}
+	t.symbols.wanted = o.Level >= loader.LevelStacks
+	if o.MaxOverhead > 0 {
+		t.governor = newGovernor(o.MaxOverhead)
+	}
+	if !o.Selector.Empty() {
+		if _, err := o.Selector.Compile(); err != nil {
+			return nil, err
+		}
+	}
+	t.loader, err = loader.New(loader.Config{
+		Level: o.Level, MinDuration: o.MinDuration, MaxDepth: o.MaxDepth, Sample: o.Sample,
+		TIDs: o.TIDs, Comm: o.Comm, Follow: o.Follow, StopOnExec: o.StopOnExec,
+		RingBytes: o.RingBytes, Mode: o.Mode, InternPython: t.internPython,
+	})
+	if err != nil {
+		return nil, err
+	}
+	t.maps, err = loader.WatchMaps(t.mapped)
+	if err != nil {
+		t.note("libraries loaded from now on are not seen: %v", err)
+	}
+	return t, nil
+}
+
+// Functions names the functions of events and calls.
+func (t *Tracer) Functions() trace.Functions { return &t.funcs }
+
+func (t *Tracer) note(format string, args ...any) {
+	if t.opt.Note != nil {
+		t.opt.Note(format, args...)
+	}
+}
+
+// Start attaches to the targets. It fails with ErrNoFunctions when there is
+// nothing to attach to.
+func (t *Tracer) Start() (Report, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.report.Functions == 0 {
+		return t.report, t.nothing()
+	}
+	t.report.Processes = len(t.processes)
+	t.report.Took = time.Since(t.began)
+	return t.report, nil
+}
+
+// Run delivers calls to sink until ctx is done or the last target has ended,
+// then closes the calls that are open and returns. Sinks are called from this
+// goroutine.
+func (t *Tracer) Run(ctx context.Context, sink trace.Sink) (orphans uint64, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		t.manage(ctx)
+		cancel()
+	})
+	h := &handler{t: t, pairer: trace.NewPairer(sink, t.regions.find)}
+	err = t.loader.Run(ctx, h)
+	cancel()
+	wg.Wait()
+	h.pairer.Finish(h.now)
+	return h.pairer.Orphans, err
+}
+
+// Close takes all probes out. It is safe to call twice.
+func (t *Tracer) Close() error {
+	var errs []error
+	if t.maps != nil {
+		errs = append(errs, t.maps.Close())
+	}
+	errs = append(errs, t.loader.Close())
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, m := range t.modules {
+		errs = append(errs, m.bin.Close())
+	}
+	errs = append(errs, t.symbols.close())
+	clear(t.modules)
+	return errors.Join(errs...)
+}
+
+// handler stands between the loader and the pairer.
+type handler struct {
+	t      *Tracer
+	pairer *trace.Pairer
+	now    uint64
+}
+
+// Event passes an event on, process events to the manager too.
+func (h *handler) Event(e *trace.Event) {
+	switch e.Kind {
+	case trace.KindFork, trace.KindExec, trace.KindProcessExit:
+		h.t.work.put(*e)
+	}
+	h.pairer.Event(e)
+}
+
+// Tick closes the calls of functions that the governor removed, once every
+// event from before the removal is through.
+func (h *handler) Tick(now uint64) {
+	h.now = now
+	h.t.mu.Lock()
+	var due []removal
+	for len(h.t.removed) > 0 && h.t.removed[0].at <= now {
+		due = append(due, h.t.removed[0])
+		h.t.removed = h.t.removed[1:]
+	}
+	h.t.mu.Unlock()
+	for _, r := range due {
+		h.pairer.Detach(r.id, r.at)
+		h.pairer.Event(&trace.Event{Kind: trace.KindDetached, Time: r.at, Func: r.id, Count: r.rate})
+	}
+	h.pairer.Tick(now)
+}
+
+// mapped is told by the map watcher that a process mapped a file.
+func (t *Tracer) mapped(pid uint32) {
+	select {
+	case t.late <- pid:
+	default: // a storm of mappings: the process is looked at for those before
+	}
+}
+
+func (t *Tracer) nothing() error {
+	if t.opt.Selector.Empty() && len(t.opt.USDT) == 0 {
+		return fmt.Errorf("%w: the program has no symbols of its own; see `sbxtrace functions`, or name functions of its libraries", ErrNoFunctions)
+	}
+	for _, m := range t.matchers {
+		for _, p := range m.Unmatched() {
+			return &uprobes.NoMatchError{Pattern: p.Text, Nearest: uprobes.Nearest(p.Text, t.names, 5)}
+		}
+	}
+	return ErrNoFunctions
+}
