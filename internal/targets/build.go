@@ -185,11 +185,12 @@ func prune(cache string, now time.Time) {
 func cacheKey(root, name string, spec target, v variant, tool compiler) (string, error) {
 	hash := sha256.New()
 	fmt.Fprintf(hash, "%+v\n%+v\n%s\n%s\n", spec, v, tool.path, tool.version)
-	for _, dir := range []string{spec.sources(name), "include", "gotruth"} {
+	shared := "include"
+	if spec.lang == langGo {
+		shared = "gotruth"
+	}
+	for _, dir := range []string{spec.sources(name), shared} {
 		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, entry fs.DirEntry, err error) error {
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil
-			}
 			if err != nil || !entry.Type().IsRegular() {
 				return err
 			}

@@ -3,8 +3,6 @@ package targets
 import (
 	"maps"
 	"testing"
-
-	"github.com/sbxtrace/sbxtrace/symbolizer"
 )
 
 // cppVariants are how every C++ target must build and tell the same truth.
@@ -105,47 +103,4 @@ func TestExceptions(t *testing.T) {
 			{"carried", "frame3", r}, {"carried", "after_catch", r},
 		},
 	}, "--rounds", "5", "--threads", "3")
-}
-
-// TestNames checks that every name in a truth is the name of a function in the
-// binary, as sbxtrace prints it.
-func TestNames(t *testing.T) {
-	for _, name := range Names() {
-		spec := registry[name]
-		if spec.lang == langGo || spec.dynamic || name == "crash" || name == "exits" {
-			continue // Go names are checked with the Go targets; the others do not end well
-		}
-		check := func(t *testing.T, options ...Option) {
-			path := Build(t, name, options...)
-			known := map[string]bool{}
-			binary, err := symbolizer.Open(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer binary.Close()
-			functions, err := binary.Functions()
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, function := range functions {
-				known[function.Name] = true
-			}
-			truth := Run(t, path, endlessLimits[name]...)
-			for function := range truth.Counts {
-				if !known[function] {
-					t.Errorf("no function %q", function)
-				}
-			}
-		}
-		t.Run(name, func(t *testing.T) { check(t) })
-		if name == "rustcalls" {
-			t.Run(name+"-v0", func(t *testing.T) { check(t, rustV0...) })
-		}
-	}
-}
-
-// endlessLimits are the arguments with which endless targets end.
-var endlessLimits = map[string][]string{
-	"busy": {"--rounds", "10"},
-	"hot":  {"--calls", "2000"},
 }

@@ -82,6 +82,12 @@ var registry = map[string]target{
 	"rustpanics": {lang: langRust},
 	"rustsvc":    {lang: langCargo},
 
+	"gocalls":    {lang: langGo},
+	"gohttp":     {lang: langGo},
+	"goinline":   {lang: langGo},
+	"goroutines": {lang: langGo},
+	"gosoak":     {lang: langGo},
+
 	// without optimisation gcc makes no tail calls
 	"tailcalls": {lang: langC, flags: []string{"-O2"}},
 }

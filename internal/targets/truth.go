@@ -3,7 +3,6 @@ package targets
 import (
 	"fmt"
 	"sort"
-	"strings"
 )
 
 // Truth is what a target says it did since it was told to go. Functions carry
@@ -25,6 +24,9 @@ type Truth struct {
 	// SleptNS is the least time in nanoseconds that all calls of a function took
 	// together, callees included, because they slept that long.
 	SleptNS map[string]uint64 `json:"slept_ns"`
+	// Inlined is the number of calls of functions that the compiler inlined
+	// everywhere, so that there is nothing to probe.
+	Inlined map[string]uint64 `json:"inlined"`
 	// Values are results of the computation itself, by name.
 	Values map[string]int64 `json:"values"`
 }
@@ -116,46 +118,4 @@ func compare(what string, want, got map[string]uint64) []string {
 	}
 	sort.Strings(differences)
 	return differences
-}
-
-// MergeGoInstances returns the truth with the type arguments of generic Go
-// functions replaced by "...", as in a binary without symbol table, where the
-// runtime's function table is the only source of names: the counts of
-// main.Sum[go.shape.int] and main.Sum[go.shape.string] add up in main.Sum[...].
-func (t Truth) MergeGoInstances() Truth {
-	sum := func(in map[string]uint64) map[string]uint64 {
-		out := make(map[string]uint64, len(in))
-		for name, n := range in {
-			out[mergeInstance(name)] += n
-		}
-		return out
-	}
-	merged := t
-	merged.Counts, merged.Returns = sum(t.Counts), sum(t.Returns)
-	merged.MaxDepth = make(map[string]uint64, len(t.MaxDepth))
-	for name, depth := range t.MaxDepth {
-		name = mergeInstance(name)
-		merged.MaxDepth[name] = max(merged.MaxDepth[name], depth)
-	}
-	edges := map[[2]string]uint64{}
-	for _, edge := range t.Tree {
-		edges[[2]string{mergeInstance(edge.Parent), mergeInstance(edge.Child)}] += edge.Count
-	}
-	merged.Tree = nil
-	for edge, count := range edges {
-		merged.Tree = append(merged.Tree, Edge{edge[0], edge[1], count})
-	}
-	sort.Slice(merged.Tree, func(i, j int) bool {
-		a, b := merged.Tree[i], merged.Tree[j]
-		return a.Parent < b.Parent || a.Parent == b.Parent && a.Child < b.Child
-	})
-	return merged
-}
-
-func mergeInstance(name string) string {
-	open, end := strings.IndexByte(name, '['), strings.LastIndexByte(name, ']')
-	if open < 0 || end < open {
-		return name
-	}
-	return name[:open] + "[...]" + name[end+1:]
 }

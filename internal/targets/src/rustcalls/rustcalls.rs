@@ -104,7 +104,10 @@ fn largest<T: PartialOrd + Copy>(list: &[T]) -> T {
 #[inline(never)]
 fn largest_of_text<T: AsRef<str>>(list: &[T]) -> usize {
     let caller = truth::enter(LARGEST_TEXT);
-    let best = list.iter().map(|item| item.as_ref().len()).max().unwrap_or(0);
+    let mut best = 0;
+    for item in list {
+        best = best.max(item.as_ref().len());
+    }
     truth::leave(LARGEST_TEXT, caller);
     best
 }
@@ -177,7 +180,10 @@ fn round(n: u64) -> u64 {
     let caller = truth::enter(ROUND);
     let circle = Circle::new(n as i64);
     let shapes: [&dyn Shape; 2] = [&circle, &Square(n as i64)];
-    let mut sum = black_box(shapes).iter().map(|shape| shape.area()).sum::<i64>() as u64;
+    let mut sum = 0;
+    for shape in black_box(shapes) {
+        sum += shape.area() as u64;
+    }
     sum += circle.doubled() as u64;
     sum += largest(black_box(&[1, 5, 3])) as u64;
     sum += largest(black_box(&[1.5, 0.5])) as u64;
