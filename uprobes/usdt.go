@@ -19,6 +19,7 @@ const (
 	maxStapSection = 16 << 20 // bytes of notes
 	maxStapProbes  = 1 << 16
 	maxStapArgs    = 64 // <sys/sdt.h> ends at 12
+	maxSegments    = 4096
 )
 
 // StaticProbe is one USDT probe site: a nop that <sys/sdt.h> or a compatible
@@ -43,6 +44,10 @@ type StaticProbe struct {
 	Args    []USDTArg
 	RawArgs string // the note's argument string
 
+	// Derived says that no note tells of this site: it was found in the code to
+	// make up for one that is missing, see cpython311Entries.
+	Derived bool
+
 	// Err says why the site cannot be probed (it is not in the file's code, or
 	// its semaphore is not in its data); nil for a good one.
 	Err error
@@ -54,7 +59,8 @@ func (p *StaticProbe) ID() string { return p.Provider + ":" + p.Name }
 // SymbolLookup finds the virtual address of a symbol of one ELF file.
 type SymbolLookup func(name string) (addr uint64, ok bool)
 
-// StaticProbes reads the USDT probes of an ELF file, in the order of its notes.
+// StaticProbes reads the USDT probes of an ELF file, in the order of its notes,
+// and after them those it derives from the code (StaticProbe.Derived).
 // It is nil, nil for a file without any. A section that is not as documented
 // gives an error wrapping ErrStapNote; probes and arguments that are well
 // formed but cannot be used carry their own Err.
@@ -89,6 +95,9 @@ func StaticProbes(f *elf.File, lookup SymbolLookup) ([]StaticProbe, error) {
 	if len(notes) == 0 {
 		return nil, nil
 	}
+	if len(f.Progs) > maxSegments {
+		return nil, fmt.Errorf("%w: file of %d segments", ErrStapNote, len(f.Progs))
+	}
 	var base uint64
 	if s := f.Section(".stapsdt.base"); s != nil {
 		base = s.Addr
@@ -100,7 +109,7 @@ func StaticProbes(f *elf.File, lookup SymbolLookup) ([]StaticProbe, error) {
 	for i, n := range notes {
 		probes[i] = n.probe(f, base, lookup)
 	}
-	return probes, nil
+	return append(probes, cpython311Entries(f, probes)...), nil
 }
 
 // stapNote is one NT_STAPSDT note as written.

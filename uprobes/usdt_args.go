@@ -20,6 +20,7 @@ const (
 	ArgReg                       // reg + ValOff
 	ArgMem                       // Size bytes of user memory at reg + ValOff
 	ArgMemIndex                  // Size bytes of user memory at reg + (index << Shift) + ValOff
+	ArgMemField                  // a field of what a field points to, see ArgSpec
 )
 
 // ArgFlags qualify an ArgSpec. The values are part of its layout: append only.
@@ -53,6 +54,10 @@ const ArgSpecSize = 16
 // All arithmetic is modulo 2^64. Whatever the kind, the value is cut to Size
 // bytes and then extended to 64 bits according to ArgSigned; a failed read
 // makes the argument unread.
+//
+// ArgMemField follows one pointer more. ValOff then holds three unsigned
+// 16-bit numbers, a in its lowest bits, b and c above: the value is Size bytes
+// of user memory at p + b, plus c, where p is the 8 bytes at reg + a.
 //
 // Registers are byte offsets into struct pt_regs of x86-64 (r15 0 … rax 80,
 // rdi 112, rip 128, rsp 152) or struct user_pt_regs of arm64 (x0 0 … x30 240,

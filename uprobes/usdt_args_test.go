@@ -27,7 +27,7 @@ func TestArgSpecLayout(t *testing.T) {
 			t.Errorf("%s is at %d, documented at %d", name, got[0], got[1])
 		}
 	}
-	if ArgUnreadable != 0 || ArgConst != 1 || ArgReg != 2 || ArgMem != 3 || ArgMemIndex != 4 {
+	if ArgUnreadable != 0 || ArgConst != 1 || ArgReg != 2 || ArgMem != 3 || ArgMemIndex != 4 || ArgMemField != 5 {
 		t.Error("a kind changed its value")
 	}
 	if ArgSigned != 1 || ArgFloat != 2 || ArgNoBase != 4 || ArgIndexSxtw != 8 || ArgIndexUxtw != 16 {
@@ -233,6 +233,13 @@ func evalArg(s ArgSpec, regs []byte, read func(addr uint64, to []byte) error) (u
 	}
 	var value uint64
 	switch s.Kind {
+	case ArgMemField:
+		var buf, field [8]byte
+		a, b, c := uint64(s.ValOff&0xffff), uint64(s.ValOff>>16&0xffff), uint64(s.ValOff>>32&0xffff)
+		if read(reg(s.RegOff)+a, buf[:]) != nil || read(binary.LittleEndian.Uint64(buf[:])+b, field[:s.Size]) != nil {
+			return 0, false
+		}
+		value = binary.LittleEndian.Uint64(field[:]) + c
 	case ArgConst, ArgReg:
 		value = base
 	case ArgMemIndex:

@@ -118,15 +118,70 @@ func (tr *tracee) fileAddr(path string, offset uint64, perm string) uint64 {
 	return 0
 }
 
-// firings runs the process to its end, with a breakpoint at every probe, and
-// calls hit at each one with the registers as a uprobe would present them.
+// runToEntry runs the process to the entry point of its executable, when the
+// dynamic loader has mapped all libraries.
+func (tr *tracee) runToEntry(exe string) {
+	tr.t.Helper()
+	f, err := elf.Open(exe)
+	if err != nil {
+		tr.t.Fatal(err)
+	}
+	defer f.Close()
+	offset, ok := fileOffset(f, f.Entry, 1, elf.PF_X)
+	if !ok {
+		tr.t.Fatalf("%s: no code at its entry point", exe)
+	}
+	at := tr.fileAddr(exe, offset, "x")
+	code := make([]byte, 1)
+	if err := tr.peek(at, code); err != nil {
+		tr.t.Fatal(err)
+	}
+	tr.poke(at, 0xcc)
+	if err := syscall.PtraceCont(tr.pid, 0); err != nil {
+		tr.t.Fatal(err)
+	}
+	if status := tr.wait(); !status.Stopped() || status.StopSignal() != syscall.SIGTRAP {
+		tr.t.Fatalf("the process did not get to its entry point: %v", status)
+	}
+	tr.poke(at, code...)
+	regs := tr.regs()
+	if regs.Rip--; regs.Rip != at {
+		tr.t.Fatalf("stopped at 0x%x, not at the entry point 0x%x", regs.Rip, at)
+	}
+	tr.setRegs(regs)
+}
+
+func (tr *tracee) regs() *syscall.PtraceRegs {
+	tr.t.Helper()
+	regs := new(syscall.PtraceRegs)
+	if err := syscall.PtraceGetRegs(tr.pid, regs); err != nil {
+		tr.t.Fatal(err)
+	}
+	return regs
+}
+
+func (tr *tracee) setRegs(regs *syscall.PtraceRegs) {
+	tr.t.Helper()
+	if err := syscall.PtraceSetRegs(tr.pid, regs); err != nil {
+		tr.t.Fatal(err)
+	}
+}
+
+// firings runs a process of one thread to its end, with a breakpoint at every
+// probe, and calls hit at each one with the registers as a uprobe would present
+// them.
 func (tr *tracee) firings(path string, probes []StaticProbe, hit func(p *StaticProbe, regs []byte)) {
 	tr.t.Helper()
 	at := map[uint64]*StaticProbe{}
+	original := map[uint64][]byte{}
 	for i := range probes {
 		addr := tr.fileAddr(path, probes[i].Offset, "x")
+		code := make([]byte, 1)
+		if err := tr.peek(addr, code); err != nil {
+			tr.t.Fatal(err)
+		}
+		at[addr], original[addr] = &probes[i], code
 		tr.poke(addr, 0xcc)
-		at[addr] = &probes[i]
 	}
 	for signal := 0; ; {
 		if err := syscall.PtraceCont(tr.pid, signal); err != nil {
@@ -143,23 +198,28 @@ func (tr *tracee) firings(path string, probes []StaticProbe, hit func(p *StaticP
 			tr.t.Fatalf("the process ended: signal %v", status.Signal())
 		}
 		signal = 0
-		var regs syscall.PtraceRegs
-		if err := syscall.PtraceGetRegs(tr.pid, &regs); err != nil {
-			tr.t.Fatal(err)
-		}
+		regs := tr.regs()
 		p := at[regs.Rip-1]
 		if status.StopSignal() != syscall.SIGTRAP || p == nil {
 			signal = int(status.StopSignal())
 			continue
 		}
-		// The breakpoint was one byte long, like the nop it replaced: the
-		// process goes on behind it, while a uprobe sees its address.
 		regs.Rip--
 		var buf bytes.Buffer
 		if err := binary.Write(&buf, binary.LittleEndian, regs); err != nil {
 			tr.t.Fatal(err)
 		}
 		hit(p, buf.Bytes())
+		// Execute the instruction that the breakpoint replaced.
+		tr.setRegs(regs)
+		tr.poke(regs.Rip, original[regs.Rip]...)
+		if err := syscall.PtraceSingleStep(tr.pid); err != nil {
+			tr.t.Fatal(err)
+		}
+		if status := tr.wait(); !status.Stopped() || status.StopSignal() != syscall.SIGTRAP {
+			tr.t.Fatalf("single step: %v", status)
+		}
+		tr.poke(regs.Rip, 0xcc)
 	}
 }
 
@@ -230,6 +290,7 @@ func checkRunningArgs(t *testing.T, exe string, stripped bool) {
 		t.Fatalf("%d probes, want %d", len(probes), len(want)+1)
 	}
 	tr := startTracee(t, exe, "hello")
+	tr.runToEntry(exe)
 	for i := range probes {
 		if probes[i].Name == "guarded" {
 			tr.listen(exe, &probes[i])
