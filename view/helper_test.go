@@ -78,14 +78,15 @@ type actor struct {
 
 // stage sends the events of actors to a Pairer at a time that it steps on.
 type stage struct {
-	p   *trace.Pairer
-	now uint64
+	p    *trace.Pairer
+	sink trace.Sink
+	now  uint64
 }
 
 // start is when stages begin: half an hour after boot.
 const start = 1_800_000_000_000
 
-func newStage(s trace.Sink) *stage { return &stage{p: trace.NewPairer(s, nil), now: start} }
+func newStage(s trace.Sink) *stage { return &stage{p: trace.NewPairer(s, nil), sink: s, now: start} }
 
 func (s *stage) thread(pid, tid uint32) *actor { return &actor{stage: s, pid: pid, tid: tid} }
 

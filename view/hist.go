@@ -41,10 +41,17 @@ type histogram struct {
 
 func (h *histogram) print(name string, r *trace.Row) {
 	n := r.Hist.Count()
-	h.buf = fmt.Appendf(h.buf, "  %s%s%s: %s", h.text.bold, name, h.text.reset, plural(r.Calls, "call"))
+	h.buf = fmt.Appendf(h.buf, "  %s%s%s: ", h.text.bold, name, h.text.reset)
+	if r.AtLeast {
+		h.buf = append(h.buf, "≥ "...)
+	}
+	h.buf = append(h.buf, plural(r.Calls, "call")...)
 	if n == 0 {
 		h.buf = append(h.buf, ", no durations\n"...)
 		return
+	}
+	if n < r.Calls {
+		h.buf = fmt.Appendf(h.buf, ", %s of them timed", Count(n))
 	}
 	h.buf = fmt.Appendf(h.buf, ", p50 %s, p95 %s, p99 %s\n", Duration(r.Quantile(0.5)),
 		Duration(r.Quantile(0.95)), Duration(r.Quantile(0.99)))
@@ -61,7 +68,7 @@ func (h *histogram) print(name string, r *trace.Row) {
 	for _, c := range counts {
 		width = max(width, utf8.RuneCountInString(Count(c)))
 	}
-	h.buf = append(h.buf, h.text.dim...)
+	h.buf = append(h.buf, h.text.bold...)
 	h.buf = append(h.buf, "       FROM           TO  "...)
 	h.buf = appendPadded(h.buf, "CALLS", width)
 	h.buf = append(append(h.buf, h.text.reset...), '\n')

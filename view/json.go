@@ -30,6 +30,7 @@ type JSON struct {
 	taskText []byte
 
 	stacks  map[laneKey]*jsonStacks // lanes with open calls that have a stack
+	spare   *jsonStacks
 	scratch []byte
 }
 
@@ -115,6 +116,9 @@ func (j *JSON) Leave(l *trace.Lane, c *trace.Call) {
 	if c.Gap {
 		b = append(b, `,"gap":true`...)
 	}
+	if c.Recursive {
+		b = append(b, `,"recursive":true`...)
+	}
 	j.end(b)
 }
 
@@ -156,16 +160,20 @@ func appendJSONArgs(b []byte, c *trace.Call) []byte {
 	if c.NArgs == 0 {
 		return b
 	}
-	return appendHexArray(append(b, `,"args":`...), c.Args[:min(int(c.NArgs), len(c.Args))])
+	return appendHexArray(append(b, `,"args":`...), c.Args[:min(int(c.NArgs), len(c.Args))], 0)
 }
 
-// appendHexArray appends values as an array of strings: JSON numbers lose
-// bits beyond 2^53 in many readers.
-func appendHexArray(b []byte, values []uint64) []byte {
+// appendHexArray appends values as an array of strings, since JSON numbers lose
+// bits beyond 2^53 in many readers; those of unread's bits are null.
+func appendHexArray(b []byte, values []uint64, unread uint32) []byte {
 	b = append(b, '[')
 	for i, v := range values {
 		if i > 0 {
 			b = append(b, ',')
+		}
+		if unread&(1<<i) != 0 {
+			b = append(b, "null"...)
+			continue
 		}
 		b = append(b, '"')
 		b = append(appendHex(b, v), '"')
@@ -179,7 +187,7 @@ func (j *JSON) appendStack(b []byte, pid uint32, stack []uint64) []byte {
 	}
 	b = append(b, `,"stack":`...)
 	if j.opt.Frame == nil {
-		return appendHexArray(b, stack)
+		return appendHexArray(b, stack, 0)
 	}
 	b = append(b, '[')
 	for i, addr := range stack {
@@ -197,7 +205,9 @@ func (j *JSON) keepStack(l *trace.Lane, c *trace.Call) {
 	k := keyOf(l)
 	s := j.stacks[k]
 	if s == nil {
-		s = new(jsonStacks)
+		if s, j.spare = j.spare, nil; s == nil {
+			s = new(jsonStacks)
+		}
 		j.stacks[k] = s
 	}
 	s.calls = append(s.calls, jsonStack{c.Depth, c.Start, len(s.addrs)})
@@ -211,27 +221,39 @@ func (j *JSON) appendKept(b []byte, l *trace.Lane, c *trace.Call) []byte {
 	if s == nil {
 		return b
 	}
-	for i := len(s.calls) - 1; i >= 0; i-- {
-		if s.calls[i].depth != c.Depth || s.calls[i].start != c.Start {
-			continue
-		}
-		end := len(s.addrs)
-		if i+1 < len(s.calls) {
-			// A call closed before its callees: only detaching does that.
-			// Their stacks stay, and so do the addresses of this one.
-			end = s.calls[i+1].from
-			b = j.appendStack(b, l.PID, s.addrs[s.calls[i].from:end])
-			s.calls = append(s.calls[:i], s.calls[i+1:]...)
-			return b
-		}
-		b = j.appendStack(b, l.PID, s.addrs[s.calls[i].from:end])
-		s.addrs, s.calls = s.addrs[:s.calls[i].from], s.calls[:i]
-		break
+	i := len(s.calls) - 1
+	for i >= 0 && (s.calls[i].depth != c.Depth || s.calls[i].start != c.Start) {
+		i--
 	}
+	if i < 0 {
+		return b
+	}
+	b = j.appendStack(b, l.PID, s.stack(i))
+	s.remove(i)
 	if len(s.calls) == 0 {
 		delete(j.stacks, k)
+		j.spare = s
 	}
 	return b
+}
+
+func (s *jsonStacks) stack(i int) []uint64 {
+	to := len(s.addrs)
+	if i+1 < len(s.calls) {
+		to = s.calls[i+1].from
+	}
+	return s.addrs[s.calls[i].from:to]
+}
+
+// remove forgets a call: the last one, but for coroutines and detached
+// functions.
+func (s *jsonStacks) remove(i int) {
+	from, n := s.calls[i].from, len(s.stack(i))
+	s.addrs = append(s.addrs[:from], s.addrs[from+n:]...)
+	s.calls = append(s.calls[:i], s.calls[i+1:]...)
+	for k := range s.calls[i:] {
+		s.calls[i+k].from -= n
+	}
 }
 
 // Event implements trace.Sink.
@@ -255,7 +277,7 @@ func (j *JSON) Event(e *trace.Event) {
 	case trace.KindUSDT:
 		b = j.appendEvent(b, "usdt", e)
 		b = append(append(b, ','), j.name(e.Func).fields...)
-		b = appendHexArray(append(b, `,"args":`...), e.Args)
+		b = appendHexArray(append(b, `,"args":`...), e.Args, e.Unread)
 	case trace.KindLost:
 		b = append(b, `{"type":"lost","cause":"`...)
 		b = append(b, e.Cause.String()...)

@@ -123,7 +123,7 @@ var scenes = []struct {
 		a := s.thread(4711, 4711)
 		a.enter(fnMain)
 		s.wait(1000)
-		s.send(a.event(trace.Event{Kind: trace.KindUSDT, Func: fnProbe, Args: []uint64{0x55d0c0ffee00, 3}}))
+		s.send(a.event(trace.Event{Kind: trace.KindUSDT, Func: fnProbe, Args: []uint64{0x55d0c0ffee00, 3, 0}, Unread: 1 << 2}))
 		a.leave(fnMain, 1000)
 		s.send(a.event(trace.Event{Kind: trace.KindUSDT, Func: fnProbe}))
 	}},
@@ -145,6 +145,48 @@ var scenes = []struct {
 		a.enter(fnFib)
 		s.p.Detach(fnFib, s.now+1000)
 		s.wait(3 * sec)
+	}},
+	{"coroutines", func(s *stage) {
+		// Two coroutines take turns on one thread: calls do not nest.
+		p := trace.NewPairer(s.sink, func(_ uint32, sp uint64) (lo, hi uint64, ok bool) {
+			return sp &^ 0xffff, sp | 0xffff + 1, true
+		})
+		step := func(kind trace.Kind, fn trace.FuncID, sp uint64) {
+			s.wait(1000)
+			p.Event(&trace.Event{Time: s.now, Kind: kind, Func: fn, SP: sp, PID: 4711, TID: 4711,
+				Stack: []uint64{sp}[:kind&1]})
+		}
+		const one, two = 0x7f0000018000, 0x7f0000038000
+		step(trace.KindEntry, fnMain, top)
+		step(trace.KindEntry, fnServe, one)
+		step(trace.KindEntry, fnWorker, two)
+		step(trace.KindEntry, fnParse, two-64)
+		step(trace.KindEntry, fnMalloc, one-64)
+		step(trace.KindExit, fnMalloc, one-64)
+		step(trace.KindExit, fnServe, one)
+		step(trace.KindExit, fnParse, two-64)
+		step(trace.KindExit, fnWorker, two)
+		step(trace.KindExit, fnMain, top)
+	}},
+	{"cycle", func(s *stage) {
+		// Mutual recursion has no runs to collapse; a chain of one function does.
+		a := s.thread(4711, 4711)
+		for range 16 {
+			a.enter(fnServe)
+			a.enter(fnParse)
+		}
+		for range 1000 {
+			a.enter(fnFib)
+		}
+		a.leaf(fnMalloc, 40)
+		for i := range uint64(1000) {
+			a.leave(fnFib, 50)
+			if i == 500 {
+				a.leaf(fnMalloc, 40)
+			}
+		}
+		a.drop(32)
+		a.leaf(fnMain, 60)
 	}},
 	{"long", func(s *stage) {
 		a := s.thread(4711, 4711)

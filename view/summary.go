@@ -24,7 +24,7 @@ type SummaryOptions struct {
 
 // Bounds of a table's last column, the names.
 const (
-	nameAtLeast = 26
+	nameAtLeast = 22
 	barWidth    = 8
 )
 
@@ -101,12 +101,12 @@ func (s *table) timeColumns() []column {
 		s.callsColumn(),
 		time("TOTAL", 1, false, func(r *trace.Row) uint64 { return r.Total }),
 		time("SELF", 2, false, func(r *trace.Row) uint64 { return r.Self }),
-		time("MIN", 8, true, func(r *trace.Row) uint64 { return r.Min }),
+		time("MIN", 6, true, func(r *trace.Row) uint64 { return r.Min }),
 		time("P50", 4, true, quantile(0.5)),
-		time("P95", 6, true, quantile(0.95)),
+		time("P95", 8, true, quantile(0.95)),
 		time("P99", 5, true, quantile(0.99)),
 		time("MAX", 3, true, func(r *trace.Row) uint64 { return r.Max }),
-		s.barColumn("SELF %", 7, func(r *trace.Row) float64 { return share(r.Self, all) }),
+		s.barColumn(" SELF %", 7, func(r *trace.Row) float64 { return share(r.Self, all) }),
 	})
 }
 
@@ -122,7 +122,7 @@ func (s *table) countColumns() []column {
 			cell: func(r *trace.Row) string { return Rate(r.Calls, elapsed) },
 		})
 	}
-	columns = append(columns, s.barColumn("SHARE", 2, func(r *trace.Row) float64 { return share(r.Calls, all) }))
+	columns = append(columns, s.barColumn("  SHARE", 2, func(r *trace.Row) float64 { return share(r.Calls, all) }))
 	return s.fit(columns)
 }
 
@@ -150,11 +150,11 @@ func (s *table) callsColumn() column {
 
 func (s *table) barColumn(title string, rank int, value func(*trace.Row) float64) column {
 	return column{
-		title: title, width: barWidth + 7, rank: rank,
+		title: fmt.Sprintf("%-*s", barWidth+8, title), width: barWidth + 8, rank: rank,
 		cell: func(r *trace.Row) string {
 			v := value(r)
 			b := bar(v, barWidth)
-			return fmt.Sprintf("%5.1f %s%s", 100*v, b, strings.Repeat(" ", barWidth+1-utf8.RuneCountInString(b)))
+			return fmt.Sprintf("%5.1f %% %s%s", 100*v, b, strings.Repeat(" ", barWidth-utf8.RuneCountInString(b)))
 		},
 		color: func(r *trace.Row) string {
 			if value(r) < 0.001 {
@@ -318,9 +318,6 @@ func share(part, all uint64) float64 {
 // bar draws the share v (0 to 1) of width cells in eighths of a cell.
 func bar(v float64, width int) string {
 	eighths := int(v*float64(width)*8 + 0.5)
-	if eighths == 0 && v > 0 {
-		eighths = 1
-	}
 	eighths = min(max(eighths, 0), 8*width)
 	s := strings.Repeat("█", eighths/8)
 	if rest := eighths % 8; rest > 0 {

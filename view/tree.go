@@ -84,6 +84,7 @@ type treeLane struct {
 	count  int
 	head   []byte // line to precede them when another lane was printed last
 	gutter int    // offset of the first line's gutter mark in lines
+	run    run    // what the last line says, where it may take in the next
 	open   int    // calls entered and not left
 	listed bool   // in group
 	ended  bool   // its thread has ended
@@ -92,6 +93,18 @@ type treeLane struct {
 	seq    uint64 // number of the last held entry, never reset
 	queued uint64 // seq of the last entry put into waiting
 	call   heldCall
+}
+
+// run is a line for several steps of a recursion that is too deep to indent:
+// entries of one function, or its exits, from one depth to another.
+type run struct {
+	offset   int // of the line in lines; it is the last one
+	from, to int32
+	fn       trace.FuncID
+	exit     bool
+	end      trace.EndKind
+	gap      bool
+	on       bool
 }
 
 type heldCall struct {
@@ -160,9 +173,7 @@ func (t *Tree) Leave(l *trace.Lane, c *trace.Call) {
 	default:
 		t.printExit(ls, c)
 	}
-	if depth := int(c.Depth); len(ls.path) > depth {
-		ls.path = ls.path[:depth]
-	}
+	ls.leavePath(c)
 	t.list(ls)
 	t.limit()
 }
@@ -187,14 +198,24 @@ func (ls *treeLane) hold(c *trace.Call) {
 	ls.seq++
 }
 
-// fitPath makes the path depth long: calls that a forked process inherited
-// were never entered here, and those of a detached function leave a hole.
+// fitPath makes the path that of the depth calls open in l: calls that a forked
+// process inherited were never entered here.
 func (ls *treeLane) fitPath(l *trace.Lane, depth int) {
-	if len(ls.path) > depth {
-		ls.path = ls.path[:max(depth, 0)]
-	}
-	for i := len(ls.path); i < depth && i < len(l.Open); i++ {
+	ls.path = ls.path[:0]
+	for i := range l.Open[:min(depth, len(l.Open))] {
 		ls.path = append(ls.path, l.Open[i].Func)
+	}
+}
+
+// leavePath takes an ended call off the path: the last one, but for coroutines
+// and detached functions.
+func (ls *treeLane) leavePath(c *trace.Call) {
+	i := len(ls.path) - 1
+	for i >= 0 && ls.path[i] != c.Func {
+		i--
+	}
+	if i >= 0 {
+		ls.path = append(ls.path[:i], ls.path[i+1:]...)
 	}
 }
 
@@ -351,7 +372,7 @@ func (t *Tree) printLane(ls *treeLane) {
 		t.spare += cap(ls.lines)
 		t.bufs = append(t.bufs, ls.lines[:0])
 	}
-	ls.lines, ls.count, ls.head = nil, 0, ls.head[:0]
+	ls.lines, ls.count, ls.head, ls.run = nil, 0, ls.head[:0], run{}
 }
 
 // forget drops a lane that may never be seen again: there can be millions of

@@ -43,12 +43,12 @@ func (t *Tree) Event(e *trace.Event) {
 	case trace.KindTaskExit:
 		ls, b := t.note(e)
 		t.endNote(ls, append(b, "■ thread ends"...))
-		ls.ended = true
+		ls.path, ls.ended = ls.path[:0], true
 	case trace.KindProcessExit:
 		t.flush()
 		ls, b := t.note(e)
 		t.endNote(ls, appendUint(append(b, "■ exit: process "...), uint64(e.PID)))
-		ls.ended = true
+		ls.path, ls.ended = ls.path[:0], true
 	case trace.KindUSDT:
 		t.printUSDT(e)
 	}
@@ -65,7 +65,7 @@ func (t *Tree) note(e *trace.Event) (*treeLane, []byte) {
 		t.printEntry(ls)
 	}
 	t.list(ls)
-	b := t.begin(ls, len(ls.path), 0, 0)
+	b := t.begin(ls, 0, 0, len(ls.path), len(ls.path))
 	return ls, append(b, t.text.dim...)
 }
 
@@ -78,7 +78,7 @@ func (t *Tree) printUSDT(e *trace.Event) {
 	n := t.name(e.Func)
 	b = append(b, t.text.reset...)
 	b = append(append(b, "◆ "...), n.exit...)
-	b = appendArgs(b, e.Args)
+	b = appendArgs(b, e.Args, e.Unread)
 	t.end(ls, append(b, n.module...))
 }
 

@@ -82,13 +82,19 @@ func (t *Tree) printEntry(ls *treeLane) {
 	h := &ls.call
 	ls.held = false
 	n := t.name(h.fn)
-	b := t.begin(ls, int(h.depth), 0, 0)
+	from := h.depth
+	plain := h.depth > maxIndent && h.nargs == 0 && len(h.stack) == 0
+	if plain {
+		from = t.join(ls, run{to: h.depth, fn: h.fn}, h.depth-1)
+	}
+	b := t.begin(ls, 0, 0, int(from), int(h.depth))
 	b = t.appendCall(b, n, h)
 	b = append(b, n.module...)
 	b = append(b, t.text.dim...)
 	b = append(b, " {"...)
 	b = append(b, t.text.reset...)
 	t.end(ls, b)
+	ls.run.on = plain
 	if len(h.stack) > 0 {
 		t.printStack(ls, int(h.depth)+1)
 	}
@@ -98,7 +104,7 @@ func (t *Tree) printEntry(ls *treeLane) {
 func (t *Tree) printLeaf(ls *treeLane, c *trace.Call) {
 	h := &ls.call
 	n := t.name(h.fn)
-	b := t.begin(ls, int(h.depth), bound(c), c.Duration())
+	b := t.begin(ls, bound(c), c.Duration(), int(h.depth), int(h.depth))
 	b = t.appendCall(b, n, h)
 	b = t.appendEnd(b, n.module, c)
 	t.end(ls, b)
@@ -110,13 +116,36 @@ func (t *Tree) printLeaf(ls *treeLane, c *trace.Call) {
 // printExit prints the end of a call whose entry has a line of its own.
 func (t *Tree) printExit(ls *treeLane, c *trace.Call) {
 	n := t.name(c.Func)
-	b := t.begin(ls, int(c.Depth), bound(c), c.Duration())
+	from := c.Depth
+	plain := c.Depth > maxIndent && !c.HasRet
+	if plain {
+		from = t.join(ls, run{to: c.Depth, fn: c.Func, exit: true, end: c.End, gap: c.Gap}, c.Depth+1)
+	}
+	b := t.begin(ls, bound(c), c.Duration(), int(from), int(c.Depth))
 	b = append(b, t.text.dim...)
 	b = append(b, "} "...)
 	b = append(b, t.text.reset...)
 	b = append(b, n.exit...)
 	b = t.appendEnd(b, "", c)
 	t.end(ls, b)
+	ls.run.on = plain
+}
+
+// join begins a run with r or, where the last line is the same at depth next,
+// takes that line back to say it again for both. It returns the depth that the
+// line begins at.
+func (t *Tree) join(ls *treeLane, r run, next int32) int32 {
+	last := &ls.run
+	if last.on && last.to == next && last.fn == r.fn && last.exit == r.exit && last.end == r.end && last.gap == r.gap {
+		r.from, r.offset = last.from, last.offset
+		t.bytes -= len(ls.lines) - r.offset
+		t.lines--
+		ls.lines = ls.lines[:r.offset]
+	} else {
+		r.from, r.offset = r.to, len(ls.lines)
+	}
+	ls.run = r
+	return r.from
 }
 
 // appendCall appends name and arguments.
@@ -125,16 +154,21 @@ func (t *Tree) appendCall(b []byte, n *treeName, h *heldCall) []byte {
 		return append(b, n.plain...)
 	}
 	b = append(b, n.call...)
-	return appendArgs(b, h.args[:min(int(h.nargs), len(h.args))])
+	return appendArgs(b, h.args[:min(int(h.nargs), len(h.args))], 0)
 }
 
-func appendArgs(b []byte, args []uint64) []byte {
+// appendArgs appends args in parentheses; those of unread's bits as unknown.
+func appendArgs(b []byte, args []uint64, unread uint32) []byte {
 	b = append(b, '(')
 	for i, a := range args {
 		if i > 0 {
 			b = append(b, ", "...)
 		}
-		b = appendHex(b, a)
+		if unread&(1<<i) != 0 {
+			b = append(b, '?')
+		} else {
+			b = appendHex(b, a)
+		}
 	}
 	return append(b, ')')
 }
@@ -191,11 +225,12 @@ func bound(c *trace.Call) rune {
 	return ' '
 }
 
-// begin starts a line of ls: duration column, lane label, gutter, indentation.
-// sign 0 leaves the duration out.
-func (t *Tree) begin(ls *treeLane, depth int, sign rune, ns uint64) []byte {
+// begin starts a line of ls: duration column, lane label, gutter, indentation
+// for what happened at depth to, after the same from depth from on. sign 0
+// leaves the duration out.
+func (t *Tree) begin(ls *treeLane, sign rune, ns uint64, from, to int) []byte {
 	if ls.count == 0 {
-		t.beginGroup(ls, depth)
+		t.beginGroup(ls, to)
 	}
 	b := ls.lines
 	if sign == 0 {
@@ -210,23 +245,27 @@ func (t *Tree) begin(ls *treeLane, depth int, sign rune, ns uint64) []byte {
 		}
 	}
 	b = append(b, ls.label...)
-	if ls.count == 0 {
+	if len(ls.lines) == 0 {
 		ls.gutter = len(b)
 	}
 	b = append(b, gutterLine...)
 	b = append(b, t.text.reset...)
 	b = append(b, ' ')
-	return t.indent(b, depth)
+	return t.indent(b, from, to)
 }
 
-func (t *Tree) indent(b []byte, depth int) []byte {
-	if depth <= maxIndent {
-		return append(b, blanks[:indentWidth*max(depth, 0)]...)
+func (t *Tree) indent(b []byte, from, to int) []byte {
+	if to <= maxIndent {
+		return append(b, blanks[:indentWidth*max(to, 0)]...)
 	}
 	b = append(b, blanks[:indentWidth*maxIndent]...)
 	b = append(b, t.text.dim...)
 	b = append(b, "⋯ "...)
-	b = appendUint(b, uint64(depth))
+	if from != to {
+		b = appendUint(b, uint64(from))
+		b = append(b, "…"...)
+	}
+	b = appendUint(b, uint64(to))
 	b = append(b, ' ')
 	return append(b, t.text.reset...)
 }
@@ -238,6 +277,7 @@ func (t *Tree) end(ls *treeLane, b []byte) {
 	t.lines++
 	ls.lines = b
 	ls.count++
+	ls.run.on = false
 }
 
 // beginGroup prepares the first line of a group: the line that names thread and
@@ -316,7 +356,7 @@ func (t *Tree) fitLabel(ls *treeLane) {
 // printStack prints the stack of the held call below its line.
 func (t *Tree) printStack(ls *treeLane, depth int) {
 	for _, addr := range ls.call.stack {
-		b := t.begin(ls, depth, 0, 0)
+		b := t.begin(ls, 0, 0, depth, depth)
 		b = append(b, t.text.dim...)
 		b = append(b, "↖ "...)
 		b = t.appendFrame(b, ls.key.pid, addr)

@@ -52,7 +52,11 @@ const maxName = 4096
 // hostile binaries could use to command the terminal.
 func clean(s string) string {
 	if len(s) > maxName {
-		s = s[:maxName-3] + "…"
+		n := maxName - len("…")
+		for n > 0 && !utf8.RuneStart(s[n]) {
+			n--
+		}
+		s = s[:n] + "…"
 	}
 	ok := true
 	for _, r := range s {
