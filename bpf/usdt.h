@@ -42,6 +42,7 @@ struct usdt_spec {
 /* By function id of the cookie. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 8192);
 	__type(key, __u32);
 	__type(value, struct usdt_spec);

@@ -20,6 +20,9 @@ func decode(raw []byte, e *trace.Event, py *pythonCalls) bool {
 	switch e.Kind {
 	case trace.KindEntry, trace.KindExit, trace.KindGoExit:
 		return decodeCall(raw, e, py)
+	}
+	e.GoID, e.Args, e.Stack = 0, nil, nil
+	switch e.Kind {
 	case trace.KindFork, trace.KindExec, trace.KindTaskExit, trace.KindProcessExit:
 		if len(raw) < int(unsafe.Sizeof(bpf.TraceTaskEvent{})) {
 			return false

@@ -106,7 +106,7 @@ func (w *MapWatcher) run(mapped func(pid uint32)) {
 const (
 	perfDataHead = 1024
 	perfDataTail = 1032
-	perfHeader   = 8  // type u32, misc u16, size u16
+	perfHeader   = 8 // type u32, misc u16, size u16
 )
 
 // readMaps consumes the records of one CPU's buffer.

@@ -55,6 +55,7 @@ type Config struct {
 	RingBytes   int           // ring buffer, a power of two; 0: DefaultRingBytes
 	MaxFuncs    int           // functions that can be traced at once; 0: 65536
 	Mode        AttachMode
+	Static      bool // static probes will be attached
 	// InternPython names a Python function seen for the first time.
 	InternPython func(PythonFunc) trace.FuncID
 }
@@ -204,9 +205,16 @@ func (s *Session) configure(spec *ebpf.CollectionSpec) error {
 	spec.Maps["counters"].MaxEntries = uint32(s.stride * s.cpus)
 	if c.Level == LevelLatency {
 		spec.Maps["latencies"].MaxEntries = uint32(s.stride)
+	} else {
+		spec.Maps["buckets"].MaxEntries = 1
 	}
-	if s.multi {
-		for _, name := range programNames {
+	if !c.stateful() {
+		spec.Maps["stacks"].MaxEntries = 1
+	}
+	for p, name := range programNames {
+		if static := Program(p) >= ProgramUSDT; static && !c.Static {
+			delete(spec.Programs, name)
+		} else if s.multi {
 			spec.Programs[name].AttachType = ebpf.AttachTraceUprobeMulti
 		}
 	}

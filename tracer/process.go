@@ -81,6 +81,13 @@ func (t *Tracer) addProcess(pid uint32) error {
 	if err := t.describe(p, mods); err != nil {
 		return err
 	}
+	// Symbols are read while the programs are still being loaded.
+	if err := t.planModules(p, mods); err != nil {
+		return err
+	}
+	if err := t.loaded(); err != nil {
+		return err
+	}
 	// First: forks are followed from here on.
 	if err := t.loader.AddProcess(pid, p.goid); err != nil {
 		return err
@@ -125,14 +132,37 @@ func (t *Tracer) describe(p *process, mods []mapped) error {
 	return nil
 }
 
+// planModules decides what to trace in the modules that are not known yet.
+func (t *Tracer) planModules(p *process, mods []mapped) error {
+	for _, m := range mods {
+		if t.modules[m.id] != nil || p.done[m.id] {
+			continue
+		}
+		known, err := t.planModule(p, m)
+		if err != nil {
+			if m.id == p.main {
+				return err
+			}
+			t.note("%s is left out: %v", m.Name(), err)
+			p.done[m.id] = true
+			continue
+		}
+		t.modules[m.id] = known
+	}
+	return nil
+}
+
 // addModules attaches to the modules of p that were not looked at yet.
 func (t *Tracer) addModules(p *process, mods []mapped) error {
+	if err := t.planModules(p, mods); err != nil {
+		return err
+	}
 	for _, m := range mods {
 		if p.done[m.id] {
 			continue
 		}
 		p.done[m.id] = true
-		if err := t.addModule(p, m); err != nil {
+		if err := t.attachModule(p, m); err != nil {
 			if m.id == p.main || errors.Is(err, loader.ErrPermission) {
 				return err
 			}
@@ -142,19 +172,9 @@ func (t *Tracer) addModules(p *process, mods []mapped) error {
 	return nil
 }
 
-// addModule attaches to what is selected in one module of p.
-func (t *Tracer) addModule(p *process, m mapped) error {
+// attachModule attaches to what was planned for one module of p.
+func (t *Tracer) attachModule(p *process, m mapped) error {
 	known := t.modules[m.id]
-	if known == nil {
-		var err error
-		if known, err = t.planModule(p, m); err != nil {
-			return err
-		}
-		if known == nil {
-			return nil
-		}
-		t.modules[m.id] = known
-	}
 	if len(known.functions) == 0 || known.everyone {
 		return nil
 	}
@@ -176,18 +196,19 @@ func (t *Tracer) addModule(p *process, m mapped) error {
 	return nil
 }
 
-// planModule finds the functions to trace in a module, nil for none.
+// planModule finds the functions to trace in a module.
 func (t *Tracer) planModule(p *process, m mapped) (*module, error) {
 	functions := p.usdt == nil || !t.opt.Selector.Empty()
 	wanted := functions && p.matcher.MatchModule(m.Path)
+	mod := &module{id: m.id, name: m.Name()}
 	if !wanted && p.usdt == nil {
-		return nil, nil
+		return mod, nil
 	}
 	bin, err := m.open()
 	if err != nil {
 		return nil, err
 	}
-	mod := &module{id: m.id, name: m.Name(), bin: bin}
+	mod.bin = bin
 	if wanted {
 		if err := t.planFunctions(p, mod, m); err != nil {
 			bin.Close()

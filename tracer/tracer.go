@@ -55,10 +55,14 @@ type Tracer struct {
 	opt    Options
 	kernel loader.KernelVersion
 	cost   uprobes.CostModel
-	loader *loader.Session
-	maps   *loader.MapWatcher
-	funcs  table
-	began  time.Time
+	loader *loader.Session // once loaded returned nil
+
+	loadDone chan struct{}
+	loadErr  error
+
+	maps  *loader.MapWatcher
+	funcs table
+	began time.Time
 
 	work queue[trace.Event] // process events for the manager
 	late chan uint32        // pids that mapped a file
@@ -84,7 +88,8 @@ type removal struct {
 	at uint64
 }
 
-// New loads the programs. See loader.New for errors.
+// New begins to load the programs; AddPID waits for that, and returns the
+// errors of loader.New.
 func New(o Options) (*Tracer, error) {
 	kernel, _, err := loader.RunningKernel()
 	if err != nil {
@@ -97,6 +102,7 @@ func New(o Options) (*Tracer, error) {
 		began:     time.Now(),
 		work:      queue[trace.Event]{ready: make(chan struct{}, 1)},
 		late:      make(chan uint32, 4096),
+		loadDone:  make(chan struct{}),
 		processes: make(map[uint32]*process),
 		modules:   make(map[fileID]*module),
 		gone:      make(map[trace.FuncID]bool),
@@ -111,19 +117,29 @@ func New(o Options) (*Tracer, error) {
 			return nil, err
 		}
 	}
-	t.loader, err = loader.New(loader.Config{
-		Level: o.Level, MinDuration: o.MinDuration, MaxDepth: o.MaxDepth, Sample: o.Sample,
-		TIDs: o.TIDs, Comm: o.Comm, Follow: o.Follow, StopOnExec: o.StopOnExec,
-		RingBytes: o.RingBytes, Mode: o.Mode, InternPython: t.internPython,
-	})
-	if err != nil {
-		return nil, err
-	}
+	go t.load()
 	t.maps, err = loader.WatchMaps(t.mapped)
 	if err != nil {
 		t.note("libraries loaded from now on are not seen: %v", err)
 	}
 	return t, nil
+}
+
+// load loads the programs; loaded waits for it.
+func (t *Tracer) load() {
+	o := &t.opt
+	t.loader, t.loadErr = loader.New(loader.Config{
+		Level: o.Level, MinDuration: o.MinDuration, MaxDepth: o.MaxDepth, Sample: o.Sample,
+		TIDs: o.TIDs, Comm: o.Comm, Follow: o.Follow, StopOnExec: o.StopOnExec, Static: len(o.USDT) > 0,
+		RingBytes: o.RingBytes, Mode: o.Mode, InternPython: t.internPython,
+	})
+	close(t.loadDone)
+}
+
+// loaded waits until the programs are loaded. See loader.New for errors.
+func (t *Tracer) loaded() error {
+	<-t.loadDone
+	return t.loadErr
 }
 
 // Functions names the functions of events and calls.
@@ -173,11 +189,15 @@ func (t *Tracer) Close() error {
 	if t.maps != nil {
 		errs = append(errs, t.maps.Close())
 	}
-	errs = append(errs, t.loader.Close())
+	if t.loaded() == nil {
+		errs = append(errs, t.loader.Close())
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, m := range t.modules {
-		errs = append(errs, m.bin.Close())
+		if m.bin != nil {
+			errs = append(errs, m.bin.Close())
+		}
 	}
 	errs = append(errs, t.symbols.close())
 	clear(t.modules)
