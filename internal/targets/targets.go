@@ -58,6 +58,7 @@ var registry = map[string]target{
 	"busy":    {lang: langC},
 	"calls":   {lang: langC},
 	"crash":   {lang: langC},
+	"demo":    {lang: langC},
 	"exits":   {lang: langC},
 	"forker":  {lang: langC},
 	"hot":     {lang: langC},
@@ -83,6 +84,7 @@ var registry = map[string]target{
 	"rustsvc":    {lang: langCargo},
 
 	"gocalls":    {lang: langGo},
+	"godemo":     {lang: langGo},
 	"gohttp":     {lang: langGo},
 	"goinline":   {lang: langGo},
 	"goroutines": {lang: langGo},

@@ -148,7 +148,7 @@ TRUTH_INLINE void truth_leave(int id, struct truth_state caller)
 
 #ifndef TRUTH_EXTERN
 static const char *const truth_names[T_count] = {"", TRUTH_FUNCTIONS(TRUTH_STRING_)};
-static int truth_auto;
+static int truth_auto; /* nothing is read from stdin */
 static volatile sig_atomic_t truth_stopped; /* endless programs end when it is set */
 
 /* truth_say writes one formatted piece to stdout, unbuffered. */
@@ -254,7 +254,7 @@ TRUTH_COLD void truth_begin(int argc, char **argv)
 
 	if (!truth_table)
 		truth_open(0);
-	truth_auto = truth_has(argc, argv, "--auto");
+	truth_auto |= truth_has(argc, argv, "--auto");
 	if (truth_auto)
 		return;
 	truth_say("READY %d\n", (int)getpid());
