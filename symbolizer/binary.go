@@ -321,7 +321,7 @@ func (b *Binary) readNeeded() []string {
 
 func (b *Binary) readGoBuildInfo() {
 	// For a file that is not Go, buildinfo would scan all of its data.
-	if b.goSection() == nil && b.section(".go.buildinfo") == nil {
+	if b.goSection() == nil && b.section(".go.buildinfo") == nil && len(b.file.Sections) > 0 {
 		return
 	}
 	info, err := readBuildInfo(b.r)
@@ -388,6 +388,17 @@ func (b *Binary) executable(addr uint64) (rest uint64, ok bool) {
 		}
 	}
 	return 0, false
+}
+
+// writable reports whether addr lies in a writable PT_LOAD segment. Data that is
+// made read-only after relocation counts as writable.
+func (b *Binary) writable(addr uint64) bool {
+	for _, p := range b.file.Progs {
+		if p.Type == elf.PT_LOAD && p.Flags&elf.PF_W != 0 && addr >= p.Vaddr && addr-p.Vaddr < p.Memsz {
+			return true
+		}
+	}
+	return false
 }
 
 // maxCode bounds what Code reads. The largest functions seen in the wild

@@ -6,6 +6,7 @@ import (
 	"debug/dwarf"
 	"encoding/binary"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"sort"
 	"strings"
@@ -293,7 +294,7 @@ func (t *lineTable) decode(data *dwarf.Data, unit *dwarf.Entry) {
 		if !ok {
 			name := ""
 			if row.File != nil {
-				name = row.File.Name
+				name = absolute(unit, row.File.Name)
 			}
 			number = int32(len(t.files))
 			t.files = append(t.files, name)
@@ -317,6 +318,18 @@ func (t *lineTable) decode(data *dwarf.Data, unit *dwarf.Entry) {
 		}
 		return 0
 	})
+}
+
+// absolute joins a relative file name with the directory that the compiler ran
+// in. DWARF 5 leaves that to the reader.
+func absolute(unit *dwarf.Entry, name string) string {
+	dir, _ := unit.Val(dwarf.AttrCompDir).(string)
+	// Reproducible builds record a relative directory, which debug/dwarf has
+	// joined or not, depending on the version.
+	if name == "" || filepath.IsAbs(name) || !filepath.IsAbs(dir) {
+		return name
+	}
+	return filepath.Join(dir, name)
 }
 
 // Line returns source file and line of the instruction at a virtual address, as

@@ -56,20 +56,37 @@ func (b *Binary) readFunctions() (funcs []Function, err error) {
 	if err != nil {
 		errs = append(errs, err)
 	}
-	frames = slices.Clone(frames)
-	slices.SortStableFunc(frames, func(a, b FDE) int { return cmp.Compare(a.Start, b.Start) })
+	spans := sortedSpans(frames)
 
 	funcs = mergeSymbols(syms)
 	funcs = mergeGoFunctions(funcs, goFuncs)
-	b.fillSizes(funcs, frames, code)
+	b.fillSizes(funcs, spans, code)
 	funcs = dropInnerLabels(funcs)
-	funcs = b.addUnnamed(funcs, frames, code, plt, goText)
-	markFragments(funcs, frames)
+	funcs = b.addUnnamed(funcs, spans, code, plt, goText)
+	markFragments(funcs, spans, frames)
 	b.fillNames(funcs, goText)
 	for i := range funcs {
 		funcs[i].Offset, _ = b.AddrToOffset(funcs[i].Addr)
 	}
 	return funcs, errors.Join(errs...)
+}
+
+// frameSpan is the range of an unwind entry. Without pointers it sorts several
+// times faster than the entry itself.
+type frameSpan struct {
+	start, size uint64
+	index       int // in the file's order
+}
+
+func sortedSpans(frames []FDE) []frameSpan {
+	spans := make([]frameSpan, len(frames))
+	for i := range frames {
+		spans[i] = frameSpan{frames[i].Start, frames[i].Size, i}
+	}
+	slices.SortFunc(spans, func(a, b frameSpan) int {
+		return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(a.index, b.index))
+	})
+	return spans
 }
 
 // readGoFunctions returns the functions of the Go function table and the range
@@ -113,34 +130,55 @@ func isGoTextMark(name string) bool {
 // mergeSymbols makes one function of all names of an address. The name with the
 // best source wins, see compareNames.
 func mergeSymbols(syms []symbol) []Function {
-	slices.SortFunc(syms, func(a, b symbol) int {
-		if c := cmp.Compare(a.addr, b.addr); c != 0 {
-			return c
-		}
-		return compareNames(&a, &b)
+	// Sorting keys instead of symbols avoids moving and scanning pointers.
+	type key struct {
+		addr  uint64
+		index int32
+	}
+	keys := make([]key, len(syms))
+	for i := range syms {
+		keys[i] = key{syms[i].addr, int32(i)}
+	}
+	slices.SortFunc(keys, func(a, b key) int {
+		return cmp.Or(cmp.Compare(a.addr, b.addr), cmp.Compare(a.index, b.index))
 	})
 	funcs := make([]Function, 0, len(syms))
-	for i := 0; i < len(syms); {
-		s := &syms[i]
-		f := Function{Symbol: s.name, Addr: s.addr, Size: s.size, Source: s.source, IFunc: s.ifunc}
-		if s.untyp {
-			f.Lang = LangAsm
+	var names []*symbol
+	for i := 0; i < len(keys); {
+		names = names[:0]
+		addr := keys[i].addr
+		for ; i < len(keys) && keys[i].addr == addr; i++ {
+			names = append(names, &syms[keys[i].index])
 		}
-		for i++; i < len(syms) && syms[i].addr == f.Addr; i++ {
-			alias := &syms[i]
-			f.Size = max(f.Size, alias.size)
-			f.IFunc = f.IFunc || alias.ifunc
-			if alias.name != f.Symbol && !isGoTextMark(alias.name) && !slices.Contains(f.Aliases, alias.name) && len(f.Aliases) < maxAliases {
-				f.Aliases = append(f.Aliases, alias.name)
-			}
+		slices.SortFunc(names, compareNames)
+		if f := mergeNames(names); f.Symbol != "" {
+			funcs = append(funcs, f)
 		}
-		if isGoTextMark(f.Symbol) {
-			continue
-		}
-		slices.Sort(f.Aliases)
-		funcs = append(funcs, f)
 	}
 	return funcs
+}
+
+// mergeNames makes a function of the sorted names of its address. Symbol is
+// empty if there is no function but only a mark.
+func mergeNames(names []*symbol) Function {
+	first := names[0]
+	if isGoTextMark(first.name) {
+		return Function{}
+	}
+	f := Function{Symbol: first.name, Addr: first.addr, Size: first.size, Source: first.source, IFunc: first.ifunc}
+	if first.untyp {
+		f.Lang = LangAsm
+	}
+	for _, alias := range names[1:] {
+		f.Size = max(f.Size, alias.size)
+		f.IFunc = f.IFunc || alias.ifunc
+		if alias.name != f.Symbol && !isGoTextMark(alias.name) && len(f.Aliases) < maxAliases {
+			f.Aliases = append(f.Aliases, alias.name)
+		}
+	}
+	slices.Sort(f.Aliases)
+	f.Aliases = slices.Compact(f.Aliases)
+	return f
 }
 
 // maxAliases bounds the names kept for one address. Identical code folding gives
@@ -201,7 +239,6 @@ func mergeGoFunctions(funcs, goFuncs []Function) []Function {
 	if len(goFuncs) == 0 {
 		return funcs
 	}
-	markAssemblyBodies(goFuncs)
 	out := make([]Function, 0, max(len(funcs), len(goFuncs)))
 	for i, j := 0, 0; i < len(funcs) || j < len(goFuncs); {
 		switch {
@@ -214,6 +251,9 @@ func mergeGoFunctions(funcs, goFuncs []Function) []Function {
 		default:
 			f := funcs[i]
 			f.Lang, f.ABI0 = LangGo, goFuncs[j].ABI0 || strings.HasSuffix(f.Symbol, goABI0Suffix)
+			if strings.HasSuffix(f.Symbol, goABI0Suffix) {
+				f.Name = goName(goFuncs[j].Symbol) // with the suffix only if it tells two apart
+			}
 			if f.Size == 0 {
 				f.Size = goFuncs[j].Size
 			}
@@ -225,32 +265,10 @@ func mergeGoFunctions(funcs, goFuncs []Function) []Function {
 	return out
 }
 
-// markAssemblyBodies gives assembly bodies that share their name with a wrapper
-// the suffix that the linker gives them in symbol tables. The table itself has
-// the plain name for both.
-func markAssemblyBodies(goFuncs []Function) {
-	wrapped := make(map[string]bool)
-	for i := range goFuncs {
-		if goFuncs[i].ABI0 {
-			wrapped[goFuncs[i].Symbol] = false
-		}
-	}
-	for i := range goFuncs {
-		if _, asm := wrapped[goFuncs[i].Symbol]; asm && !goFuncs[i].ABI0 {
-			wrapped[goFuncs[i].Symbol] = true
-		}
-	}
-	for i := range goFuncs {
-		if f := &goFuncs[i]; f.ABI0 && wrapped[f.Symbol] {
-			f.Symbol += goABI0Suffix
-		}
-	}
-}
-
 // fillSizes derives unknown sizes: the unwind entry that starts at the function,
 // else the space up to the next function, unwind entry or end of section. Sizes
 // that pass the section's end are cut.
-func (b *Binary) fillSizes(funcs []Function, frames []FDE, code []addrRange) {
+func (b *Binary) fillSizes(funcs []Function, frames []frameSpan, code []addrRange) {
 	frame := 0
 	for i := range funcs {
 		f := &funcs[i]
@@ -264,15 +282,15 @@ func (b *Binary) fillSizes(funcs []Function, frames []FDE, code []addrRange) {
 		if f.Size != 0 {
 			continue
 		}
-		for frame < len(frames) && frames[frame].Start < f.Addr {
+		for frame < len(frames) && frames[frame].start < f.Addr {
 			frame++
 		}
-		if frame < len(frames) && frames[frame].Start == f.Addr {
-			f.Size = min(frames[frame].Size, end-f.Addr)
+		if frame < len(frames) && frames[frame].start == f.Addr {
+			f.Size = min(frames[frame].size, end-f.Addr)
 			continue
 		}
 		if frame < len(frames) {
-			end = min(end, frames[frame].Start)
+			end = min(end, frames[frame].start)
 		}
 		if i+1 < len(funcs) {
 			end = min(end, funcs[i+1].Addr)
@@ -300,15 +318,15 @@ func dropInnerLabels(funcs []Function) []Function {
 }
 
 // addUnnamed adds the unwind entries that start outside of all functions.
-// frames are sorted.
-func (b *Binary) addUnnamed(funcs []Function, frames []FDE, code, plt []addrRange, goText addrRange) []Function {
+// frames are sorted by address.
+func (b *Binary) addUnnamed(funcs []Function, frames []frameSpan, code, plt []addrRange, goText addrRange) []Function {
 	var extra []Function
 	var covered uint64 // end of the code that named functions before frame i take
 	base := b.base()
 	module := b.moduleName()
 	next := 0
 	for i := range frames {
-		start := frames[i].Start
+		start := frames[i].start
 		for next < len(funcs) && funcs[next].Addr <= start {
 			covered = max(covered, funcs[next].Addr+max(funcs[next].Size, 1))
 			next++
@@ -320,7 +338,7 @@ func (b *Binary) addUnnamed(funcs []Function, frames []FDE, code, plt []addrRang
 		if !ok {
 			continue
 		}
-		size := min(frames[i].Size, end-start)
+		size := min(frames[i].size, end-start)
 		extra = append(extra, Function{
 			Name:   fmt.Sprintf("%s+%#x", module, start-base),
 			Addr:   start,
@@ -338,15 +356,15 @@ func (b *Binary) addUnnamed(funcs []Function, frames []FDE, code, plt []addrRang
 }
 
 // markFragments sets Fragment by name and by unwind rules.
-func markFragments(funcs []Function, frames []FDE) {
+func markFragments(funcs []Function, spans []frameSpan, frames []FDE) {
 	frame := 0
 	for i := range funcs {
 		f := &funcs[i]
 		f.Fragment = isColdPart(f.Symbol)
-		for frame < len(frames) && frames[frame].Start < f.Addr {
+		for frame < len(spans) && spans[frame].start < f.Addr {
 			frame++
 		}
-		if frame < len(frames) && frames[frame].Start == f.Addr && frames[frame].startsInside() {
+		if frame < len(spans) && spans[frame].start == f.Addr && frames[spans[frame].index].startsInside() {
 			f.Fragment = true
 		}
 	}

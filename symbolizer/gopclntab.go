@@ -1,10 +1,10 @@
 package symbolizer
 
 import (
+	"bytes"
 	"debug/elf"
 	"encoding/binary"
 	"fmt"
-	"strings"
 	"unsafe"
 )
 
@@ -82,20 +82,80 @@ func (b *Binary) readGoTable() (t *goTable, err error) {
 	defer guard(&err, b.Path+": Go function table")
 	s := b.goSection()
 	if s == nil {
-		return nil, nil
+		if b.GoVersion == "" {
+			return nil, nil
+		}
+		return b.searchGoTable()
 	}
 	data, err := b.sectionData(s, maxSymbolSection)
 	if err != nil {
 		return nil, err
 	}
-	t, err = parseGoTable(data, s.Addr)
+	return b.newGoTable(data, s.Addr)
+}
+
+func (b *Binary) newGoTable(data []byte, addr uint64) (*goTable, error) {
+	t, err := parseGoTable(data, addr)
+	if err == nil {
+		err = b.locateGoText(t)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", b.Path, err)
 	}
-	if err := b.locateGoText(t); err != nil {
-		return nil, fmt.Errorf("%s: %w", b.Path, err)
-	}
 	return t, nil
+}
+
+// searchGoTable looks for the table in all data. External linkers of
+// position-independent executables merge its section into .data.rel.ro, and
+// section headers may be stripped.
+func (b *Binary) searchGoTable() (*goTable, error) {
+	left := uint64(maxSymbolSection)
+	for _, area := range b.dataAreas() {
+		size := area.end - area.start
+		if size > left {
+			continue
+		}
+		left -= size
+		data, err := b.segmentFrom(area.start, size)
+		if err != nil {
+			continue
+		}
+		for at := 0; ; {
+			// The magic number without its first byte, which tells versions apart,
+			// and two bytes of zeroes.
+			next := bytes.Index(data[at:], []byte{0xff, 0xff, 0xff, 0, 0})
+			if next < 0 {
+				break
+			}
+			at += next
+			if at >= 1 {
+				if t, err := b.newGoTable(data[at-1:], area.start+uint64(at-1)); err == nil {
+					return t, nil
+				}
+			}
+			at++
+		}
+	}
+	return nil, fmt.Errorf("%s: no Go function table: %w", b.Path, ErrMalformed)
+}
+
+// dataAreas are the address ranges of data that is in the file: sections, or
+// segments where section headers are stripped.
+func (b *Binary) dataAreas() []addrRange {
+	var areas []addrRange
+	for _, s := range b.file.Sections {
+		if s.Type == elf.SHT_PROGBITS && s.Flags&elf.SHF_ALLOC != 0 && s.Flags&elf.SHF_EXECINSTR == 0 && s.Addr+s.Size > s.Addr {
+			areas = append(areas, addrRange{s.Addr, s.Addr + s.Size})
+		}
+	}
+	if len(b.file.Sections) == 0 {
+		for _, p := range b.file.Progs {
+			if p.Type == elf.PT_LOAD && p.Flags&elf.PF_X == 0 && p.Vaddr+p.Filesz > p.Vaddr {
+				areas = append(areas, addrRange{p.Vaddr, p.Vaddr + p.Filesz})
+			}
+		}
+	}
+	return areas
 }
 
 // parseGoTable checks the header and cuts the table into its parts.
@@ -233,16 +293,27 @@ func (b *Binary) goModuleData(t *goTable) (text, gofunc uint64, ok bool) {
 			return text, gofunc, true
 		}
 	}
-	for _, s := range b.file.Sections {
-		if s.Flags&elf.SHF_WRITE == 0 || s.Flags&elf.SHF_ALLOC == 0 || s.Type == elf.SHT_NOBITS || s.Flags&elf.SHF_TLS != 0 {
+	want := make([]byte, t.ptrSize)
+	if t.ptrSize == 8 {
+		t.order.PutUint64(want, t.addr)
+	} else {
+		t.order.PutUint32(want, uint32(t.addr))
+	}
+	for _, area := range b.dataAreas() {
+		if !b.writable(area.start) {
 			continue
 		}
-		data, err := b.sectionData(s, maxSymbolSection)
+		data, err := b.segmentFrom(area.start, min(area.end-area.start, maxSymbolSection))
 		if err != nil {
 			continue
 		}
-		for at := 0; at+t.ptrSize <= len(data); at += t.ptrSize {
-			if b.pointerAt(data[at:]) == t.addr && try(s.Addr+uint64(at)) {
+		for at := 0; ; at++ {
+			next := bytes.Index(data[at:], want)
+			if next < 0 {
+				break
+			}
+			at += next
+			if try(area.start + uint64(at)) {
 				return text, gofunc, true
 			}
 		}
@@ -393,30 +464,4 @@ func (t *goTable) entryFile(f *goFunc) string {
 		return false
 	})
 	return t.file(f.cuOffset, file)
-}
-
-// goFunctions returns the Go functions of the table in address order.
-func (t *goTable) goFunctions() []Function {
-	funcs := make([]Function, 0, t.nfunc)
-	for i := range t.nfunc {
-		f, ok := t.function(i)
-		if !ok || f.end == f.entry {
-			continue
-		}
-		name := t.name(f.nameOff)
-		if name == "" {
-			continue
-		}
-		funcs = append(funcs, Function{
-			Symbol: name,
-			Addr:   f.entry,
-			Size:   f.end - f.entry,
-			Lang:   LangGo,
-			Source: SourcePclntab,
-			// Assembly declared <ABIInternal> is taken for ABI0 too: the file
-			// does not tell, and this side of the error is the harmless one.
-			ABI0: strings.HasSuffix(t.entryFile(&f), ".s"),
-		})
-	}
-	return funcs
 }

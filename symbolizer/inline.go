@@ -91,7 +91,7 @@ func (b *Binary) InlinedAt(match func(name string) bool) ([]InlineSite, error) {
 type inlineTree struct {
 	nodes []inlineNode // functions and inlined calls, parents before children
 	roots []rootSpan   // sorted by start
-	files []*dwarf.LineFile
+	files []string     // what call sites refer to by number
 }
 
 // inlineNode is a function or an inlined call.
@@ -284,19 +284,26 @@ func (idx *dwarfIndex) inlinedNode(e *dwarf.Entry, parent int32) inlineNode {
 }
 
 // unitFiles returns the file table that call sites of a unit refer to.
-func (idx *dwarfIndex) unitFiles(unit int32) []*dwarf.LineFile {
-	r, err := idx.data.LineReader(idx.units[unit].entry)
+func (idx *dwarfIndex) unitFiles(unit int32) []string {
+	entry := idx.units[unit].entry
+	r, err := idx.data.LineReader(entry)
 	if err != nil || r == nil {
 		return nil
 	}
-	return r.Files()
+	files := make([]string, len(r.Files()))
+	for i, f := range r.Files() {
+		if f != nil {
+			files[i] = absolute(entry, f.Name)
+		}
+	}
+	return files
 }
 
-func fileName(files []*dwarf.LineFile, number int32) string {
-	if number < 0 || int(number) >= len(files) || files[number] == nil {
+func fileName(files []string, number int32) string {
+	if number < 0 || int(number) >= len(files) {
 		return ""
 	}
-	return files[number].Name
+	return files[number]
 }
 
 // maxNames bounds the cache of names by entry.
@@ -341,7 +348,7 @@ func (idx *dwarfIndex) inlinedAt(match func(string) bool, t *goTable) (sites []I
 	idx.mu.Lock()
 	defer idx.mu.Unlock()
 	for unit := range idx.units {
-		var files []*dwarf.LineFile
+		var files []string
 		err := idx.walk(int32(unit), func(nodes []inlineNode) {
 			if t != nil && len(nodes[0].ranges) > 0 {
 				if _, isGo := t.find(nodes[0].ranges[0][0]); isGo {

@@ -68,6 +68,11 @@ func Demangle(symbol string) string {
 	if !isMangled(symbol) {
 		return symbol
 	}
+	if symbol[1] == 'Z' && !isRustLegacy(symbol) {
+		if name, ok := simpleCPPName(symbol); ok {
+			return name
+		}
+	}
 	return demangleWith(symbol, demangle.NoParams, demangle.NoEnclosingParams, demangle.MaxLength(maxDemangled))
 }
 
@@ -82,22 +87,32 @@ func demangleWith(symbol string, options ...demangle.Option) (name string) {
 			name = symbol
 		}
 	}()
-	// ThinLTO adds a hash to what it makes visible between modules.
-	if i := strings.Index(symbol, ".llvm."); i > 0 {
-		symbol = symbol[:i]
-	}
-	name, err := demangle.ToString(symbol, options...)
+	mangled, clone := cutClone(symbol)
+	name, err := demangle.ToString(mangled, options...)
 	if err != nil {
 		return symbol
 	}
-	// "f [clone .part.0] [clone .cold]" is a trap in globs.
-	for {
-		i := strings.LastIndex(name, " [clone .")
-		if i < 0 || !strings.HasSuffix(name, "]") {
-			return name
-		}
-		name = name[:i] + name[i+len(" [clone "):len(name)-1]
+	return name + clone
+}
+
+// cutClone separates a mangled name from what compilers append to the names of a
+// function's clones and parts (".part.0", ".cold"). The hash that ThinLTO appends
+// (".llvm.123") says nothing and is left out.
+func cutClone(symbol string) (mangled, clone string) {
+	from := 0
+	if isRustLegacy(symbol) {
+		from = strings.LastIndex(symbol, "17h") // names have dots before the hash
 	}
+	i := strings.IndexByte(symbol[from:], '.')
+	if i < 0 {
+		return symbol, ""
+	}
+	mangled, clone = symbol[:from+i], symbol[from+i:]
+	if at := strings.Index(clone, ".llvm."); at >= 0 {
+		rest := strings.TrimLeft(clone[at+len(".llvm."):], "0123456789ABCDEFabcdef")
+		clone = clone[:at] + rest
+	}
+	return mangled, clone
 }
 
 // fillNames sets Name, Lang and Package. Demangling dominates the reading of
@@ -111,7 +126,9 @@ func (b *Binary) fillNames(funcs []Function, goText addrRange) {
 			}
 			if f.Lang == LangGo || f.Addr >= goText.start && f.Addr < goText.end {
 				f.Lang = LangGo
-				f.Name = goName(f.Symbol)
+				if f.Name == "" {
+					f.Name = goName(f.Symbol)
+				}
 				f.Package = goPackage(f.Symbol)
 				continue
 			}
@@ -128,38 +145,49 @@ func (b *Binary) fillNames(funcs []Function, goText addrRange) {
 	nameOverloads(funcs)
 }
 
-// nameOverloads gives C++ functions that share their short name the long one.
+// nameOverloads gives C++ functions that share their short name the long one,
+// if it tells them apart: those of the variants of a constructor do not.
 func nameOverloads(funcs []Function) {
 	first := make(map[string]int32, len(funcs)/4)
-	ambiguous := make(map[int32]struct{})
+	groups := make(map[string][]int32)
 	for i := range funcs {
 		if funcs[i].Lang != LangCPP {
 			continue
 		}
-		if j, seen := first[funcs[i].Name]; seen {
-			ambiguous[j] = struct{}{}
-			ambiguous[int32(i)] = struct{}{}
-			continue
+		j, seen := first[funcs[i].Name]
+		switch group := groups[funcs[i].Name]; {
+		case !seen:
+			first[funcs[i].Name] = int32(i)
+		case group == nil:
+			groups[funcs[i].Name] = []int32{j, int32(i)}
+		default:
+			groups[funcs[i].Name] = append(group, int32(i))
 		}
-		first[funcs[i].Name] = int32(i)
 	}
-	if len(ambiguous) == 0 {
-		return
-	}
-	list := make([]int32, 0, len(ambiguous))
-	for i := range ambiguous {
-		list = append(list, i)
+	list := make([][]int32, 0, len(groups))
+	for _, group := range groups {
+		list = append(list, group)
 	}
 	eachChunk(len(list), func(lo, hi int) {
-		for _, i := range list[lo:hi] {
-			funcs[i].Name = demangleFull(funcs[i].Symbol)
+		for _, group := range list[lo:hi] {
+			long := make([]string, len(group))
+			differ := false
+			for i, at := range group {
+				long[i] = demangleFull(funcs[at].Symbol)
+				differ = differ || long[i] != long[0]
+			}
+			for i, at := range group {
+				if differ {
+					funcs[at].Name = long[i]
+				}
+			}
 		}
 	})
 }
 
 // eachChunk runs work over [0, n) in parallel chunks.
 func eachChunk(n int, work func(lo, hi int)) {
-	const chunk = 2048
+	const chunk = 512
 	if n <= chunk {
 		work(0, n)
 		return

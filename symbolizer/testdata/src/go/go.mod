@@ -1,0 +1,3 @@
+module example.com/fix.ture/app
+
+go 1.18
