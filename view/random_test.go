@@ -343,6 +343,30 @@ type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
+// A burst over many lanes must not pile up entries that wait no more.
+func TestTreeForgetsStaleEntries(t *testing.T) {
+	tree := NewTree(io.Discard, program, TreeOptions{})
+	lanes := benchLanes(3000)
+	enter := func(l *trace.Lane) {
+		c := trace.Call{Start: start, Last: start, Func: fnMalloc}
+		tree.Enter(l, &c)
+	}
+	for range 200 {
+		for _, l := range lanes {
+			enter(l)
+		}
+		for _, l := range lanes {
+			c := trace.Call{Start: start, Last: start, Func: fnMalloc}
+			tree.Leave(l, &c)
+			enter(l)
+			tree.Leave(l, &c)
+		}
+	}
+	if n := len(tree.waiting); n > 4*len(lanes) {
+		t.Errorf("%d entries wait", n)
+	}
+}
+
 // Millions of goroutines come and go: none of them may stay.
 func TestTreeForgetsGoroutines(t *testing.T) {
 	tree := NewTree(io.Discard, program, TreeOptions{})

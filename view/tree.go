@@ -2,6 +2,7 @@ package view
 
 import (
 	"io"
+	"slices"
 
 	"github.com/sbxtrace/sbxtrace/trace"
 )
@@ -78,7 +79,8 @@ type treeLane struct {
 	label  []byte // what stands between the duration and the gutter
 	width  int    // t.labelWidth it was made for
 	comm   string
-	named  bool           // comm has been shown
+	named  bool           // comm has been shown, or will be by head
+	rename bool           // head shows it: print head also without a switch
 	path   []trace.FuncID // open calls, outermost first
 	lines  []byte         // rendered lines of the group
 	count  int
@@ -263,12 +265,14 @@ func (t *Tree) release(boundary uint64) {
 }
 
 func (t *Tree) releaseHeld(w held) {
-	if ls := w.lane; ls.held && ls.seq == w.seq {
-		t.printEntry(ls)
-		t.list(ls)
+	if !w.stale() {
+		t.printEntry(w.lane)
+		t.list(w.lane)
 		t.limit()
 	}
 }
+
+func (w held) stale() bool { return !w.lane.held || w.lane.seq != w.seq }
 
 // releaseAll prints every entry that is held back.
 func (t *Tree) releaseAll() {
@@ -349,6 +353,9 @@ func (t *Tree) flush() {
 			t.forget(ls)
 		}
 	}
+	if len(t.waiting) > 2*len(t.lanes)+maxIdleLanes {
+		t.waiting = slices.DeleteFunc(t.waiting, held.stale)
+	}
 	clear(t.group)
 	t.group, t.lines, t.bytes = t.group[:0], 0, 0
 }
@@ -358,7 +365,7 @@ func (t *Tree) printLane(ls *treeLane) {
 	if ls.count == 0 {
 		return
 	}
-	if t.printed != ls.key {
+	if t.printed != ls.key || ls.rename {
 		if len(ls.head) > 0 {
 			t.out.buf = append(t.out.buf, ls.head...)
 		} else {
@@ -372,7 +379,7 @@ func (t *Tree) printLane(ls *treeLane) {
 		t.spare += cap(ls.lines)
 		t.bufs = append(t.bufs, ls.lines[:0])
 	}
-	ls.lines, ls.count, ls.head, ls.run = nil, 0, ls.head[:0], run{}
+	ls.lines, ls.count, ls.head, ls.rename, ls.run = nil, 0, ls.head[:0], false, run{}
 }
 
 // forget drops a lane that may never be seen again: there can be millions of

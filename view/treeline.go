@@ -300,7 +300,7 @@ func (t *Tree) beginGroup(ls *treeLane, depth int) {
 	b = append(b, t.text.reset...)
 	b = append(b, t.text.dim...)
 	if comm {
-		ls.named = true
+		ls.named, ls.rename = true, true
 		b = append(b, ' ')
 		b = append(b, clean(ls.comm)...)
 		if len(callers) > 0 {
