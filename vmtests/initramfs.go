@@ -273,8 +273,11 @@ func (b *builder) run(ctx context.Context, name string, command []string) (strin
 	if err := os.Mkdir(out, 0o755); err != nil {
 		return "", fmt.Errorf("make directory for %v: %w", command, err)
 	}
-	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
-	cmd.Env = append(os.Environ(), "OUT="+out)
+	args := make([]string, len(command))
+	for i, arg := range command {
+		args[i] = strings.ReplaceAll(arg, "$OUT", out)
+	}
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("run %s: %w\n%s", strings.Join(command, " "), err, bytes.TrimSpace(text))
 	}
@@ -290,11 +293,12 @@ func binaryPath(t test) string {
 }
 
 // config is what init is told to do on a kernel.
-func config(k kernel, tests []test) guest.Config {
+func config(k kernel, env []string, tests []test) guest.Config {
 	cfg := guest.Config{Env: []string{
 		"PATH=/bin:/sbin:/usr/bin:/usr/sbin", "HOME=/root", "TMPDIR=/tmp", "LANG=C.UTF-8",
 		"CI=true", "SBXTRACE_VM=" + k.Name,
 	}}
+	cfg.Env = append(cfg.Env, env...)
 	for _, t := range tests {
 		args := []string{"-test.v=test2json", fmt.Sprintf("-test.timeout=%ds", t.Seconds)}
 		if t.Run != "" {
@@ -313,8 +317,8 @@ func config(k kernel, tests []test) guest.Config {
 }
 
 // forKernel adds to the shared tree what is for one kernel only.
-func (t *tree) forKernel(k kernel, tests []test) error {
-	text, err := json.MarshalIndent(config(k, tests), "", "  ")
+func (t *tree) forKernel(k kernel, env []string, tests []test) error {
+	text, err := json.MarshalIndent(config(k, env, tests), "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode configuration: %w", err)
 	}

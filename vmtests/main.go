@@ -96,7 +96,7 @@ func run(ctx context.Context, o options) error {
 	fmt.Printf("built the tests in %.1f s\n", time.Since(began).Seconds())
 	failed := false
 	for i, k := range m.Kernels {
-		g, err := runKernel(ctx, o, k, images[i], root, m.testsFor(k.Name), skips)
+		g, err := runKernel(ctx, o, k, images[i], root, m, skips)
 		if err != nil {
 			return err
 		}

@@ -14,6 +14,7 @@ import (
 type manifest struct {
 	Kernels []kernel `json:"kernels"`
 	Files   []file   `json:"files"`
+	Env     []string `json:"env"` // environment of all tests, KEY=VALUE
 	Tests   []test   `json:"tests"`
 }
 
@@ -33,7 +34,7 @@ type file struct {
 	Path string   `json:"path"` // in the machine
 	Go   string   `json:"go"`   // main package, built statically
 	Copy string   `json:"copy"` // path on the host, below the repository unless absolute; a file or a directory
-	Run  []string `json:"run"`  // command that leaves files in the directory named by OUT in its environment
+	Run  []string `json:"run"`  // command that leaves files in the directory that $OUT in its arguments stands for
 }
 
 // test is one test binary with its selection of tests.
@@ -44,7 +45,7 @@ type test struct {
 	Skip    string         `json:"skip"`     // -test.skip
 	Seconds int            `json:"seconds"`  // limit for the whole binary
 	MinPass map[string]int `json:"min_pass"` // by kernel name: fewer passed tests are a failure; without an entry it is not run there
-	Env     []string       `json:"env"`      // KEY=VALUE, added to the environment of all tests
+	Env     []string       `json:"env"`      // KEY=VALUE, for this test alone
 }
 
 var simpleName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]*$`)

@@ -116,37 +116,38 @@ func (s *session) decode(pkg string) error {
 }
 
 // runKernel boots a kernel, runs its tests and returns the result, saved.
-func runKernel(ctx context.Context, o options, k kernel, img image, root *tree, tests []test, skips testsum.SkipList) (*testsum.Group, error) {
+func runKernel(ctx context.Context, o options, k kernel, img image, root *tree, m *manifest, skips testsum.SkipList) (*testsum.Group, error) {
 	name := groupName(k)
 	if err := testsum.Forget(o.results, name); err != nil {
 		return nil, err
 	}
-	m := &machine{
+	tests := m.testsFor(k.Name)
+	vm := &machine{
 		kernel:   img.path,
 		memoryMB: k.MemoryMB,
 		dir:      filepath.Join(o.cache, "vmtests", k.Name),
 		limit:    bootSeconds * time.Second,
 	}
 	for _, t := range tests {
-		m.limit += time.Duration(t.Seconds+15) * time.Second
+		vm.limit += time.Duration(t.Seconds+15) * time.Second
 	}
-	m.initramfs = filepath.Join(m.dir, "initramfs.cpio")
-	if err := os.MkdirAll(m.dir, 0o755); err != nil {
+	vm.initramfs = filepath.Join(vm.dir, "initramfs.cpio")
+	if err := os.MkdirAll(vm.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make directory for logs: %w", err)
 	}
-	if err := root.forKernel(k, tests); err != nil {
+	if err := root.forKernel(k, m.Env, tests); err != nil {
 		return nil, err
 	}
-	if err := root.write(m.initramfs); err != nil {
+	if err := root.write(vm.initramfs); err != nil {
 		return nil, err
 	}
-	fmt.Printf("\n%s: booting %s, logs in %s\n", name, img.release, m.dir)
+	fmt.Printf("\n%s: booting %s, logs in %s\n", name, img.release, vm.dir)
 	s := &session{
 		ctx: ctx, out: os.Stdout, c: testsum.NewCollector(os.Stdout, name, skips, true),
 		tests: tests, image: img, name: k.Name,
 	}
 	s.c.SetKernel(img.release)
-	s.close(m, m.run(ctx, s.on))
+	s.close(vm, vm.run(ctx, s.on))
 	g := s.c.Close()
 	return g, g.Save(o.results)
 }
