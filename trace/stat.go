@@ -208,8 +208,8 @@ func (s *Stats) at(t uint64) {
 	s.totals.Last = max(s.totals.Last, t)
 }
 
-// Exact reports whether both ends of an ended call were observed, so that
-// Duration is what it took (EndUnwound, EndUnseen) and not a bound.
+// Exact reports whether Duration is what an ended call took, and not an upper
+// bound (EndUnwound, EndUnseen) or a lower one (EndOpen, EndDetached).
 func (c *Call) Exact() bool {
 	switch c.End {
 	case EndReturn, EndTask, EndGo, EndExec:
