@@ -6,6 +6,7 @@ import (
 	"path"
 	"regexp"
 	"regexp/syntax"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -71,6 +72,8 @@ type Matcher struct {
 	files    []*patternRule
 	excludes []*namePattern
 	own      *ModuleInfo // only the target's own functions, see WithDefault
+	// signatures: a pattern speaks of parameters, see appendNameForms.
+	signatures bool
 }
 
 // patternRule is one pattern with its memory of whether it ever matched.
@@ -151,6 +154,9 @@ func (s Selector) Compile() (*Matcher, error) {
 	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
+	}
+	for _, text := range slices.Concat(s.Funcs, s.Regex, s.Excludes) {
+		m.signatures = m.signatures || strings.Contains(text, "(")
 	}
 	return &m, nil
 }
@@ -374,7 +380,7 @@ func (m *Matcher) decide(fn *symbolizer.Function, module string, file func() str
 	}
 	if len(m.funcs) > 0 || len(m.excludes) > 0 {
 		var space [8]string
-		forms := appendNameForms(space[:0], fn)
+		forms := appendNameForms(space[:0], fn, m.signatures)
 		if len(m.funcs) > 0 && !anyName(m.funcs, forms, module) {
 			return false, rejection{format: "its name matches no pattern"}
 		}

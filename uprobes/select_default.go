@@ -41,7 +41,7 @@ func (m *Matcher) WithDefault(target ModuleInfo) *Matcher {
 	if len(m.funcs)+len(m.modules)+len(m.packages)+len(m.files) > 0 {
 		return m
 	}
-	return &Matcher{excludes: m.excludes, own: &target}
+	return &Matcher{excludes: m.excludes, own: &target, signatures: m.signatures}
 }
 
 func (t *ModuleInfo) isMain(module string) bool { return path.Base(module) == path.Base(t.Name) }

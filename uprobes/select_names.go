@@ -3,6 +3,8 @@ package uprobes
 import (
 	"strings"
 
+	"github.com/ianlancetaylor/demangle"
+
 	"github.com/sbxtrace/sbxtrace/symbolizer"
 )
 
@@ -13,13 +15,17 @@ import (
 //   - C++ and Rust: the name without parameters and return type, then without
 //     template or generic arguments too ("ns::Map<int>::get", "ns::Map::get");
 //     Rust's "<T as Trait>::f" also as "T::f";
+//   - C++, if signatures is set: the name with parameters, with and without the
+//     return type. The printed name has parameters only where they tell
+//     overloads apart, and finding them costs microseconds, so this is for
+//     patterns that have a '(' themselves;
 //   - Go: the name without type arguments (main.Map[...] as main.Map);
 //   - the linkage symbol and every alias, each also without symbol version
 //     (memcpy@@GLIBC_2.14) and without the suffix of a compiler's clone
 //     (f.constprop.0, f.isra.0, f.part.0, f.lto_priv.0, f.llvm.123). The cold
 //     part of a split function (f.cold) is no function of its own and keeps its
 //     suffix.
-func appendNameForms(forms []string, fn *symbolizer.Function) []string {
+func appendNameForms(forms []string, fn *symbolizer.Function, signatures bool) []string {
 	forms = append(forms, fn.Name)
 	switch {
 	case fn.Lang == symbolizer.LangGo:
@@ -28,6 +34,9 @@ func appendNameForms(forms []string, fn *symbolizer.Function) []string {
 		}
 	case isMangled(fn.Symbol) && fn.Name != fn.Symbol:
 		forms = appendDemangledForms(forms, fn.Name)
+		if signatures {
+			forms = appendSignatures(forms, fn)
+		}
 	}
 	forms = appendSymbolForms(forms, fn.Symbol, fn.Name)
 	for _, alias := range fn.Aliases {
@@ -128,7 +137,7 @@ func appendDemangledForms(forms []string, name string) []string {
 	if hasSpecialName(name) {
 		return forms
 	}
-	qualified := dropSignature(name)
+	qualified := dropCloneSuffix(dropSignature(name))
 	if qualified == "" {
 		return forms
 	}
@@ -148,20 +157,63 @@ func appendDemangledForms(forms []string, name string) []string {
 	return forms
 }
 
+// appendSignatures appends a C++ name with its parameters.
+func appendSignatures(forms []string, fn *symbolizer.Function) []string {
+	full := fn.Name
+	if start, end := nameInSignature(full); end == len(full) {
+		if full = demangleFull(fn.Symbol); full == fn.Name || full == "" {
+			return forms
+		}
+		forms = append(forms, full)
+		if start, _ = nameInSignature(full); start > 0 {
+			forms = append(forms, full[start:])
+		}
+	} else if start > 0 {
+		forms = append(forms, full[start:])
+	}
+	return forms
+}
+
+// maxDemangled bounds a demangled name to 2^14 bytes: by back references a
+// short symbol can expand exponentially.
+const maxDemangled = 14
+
+// demangleFull demangles with parameters; it returns "" for what it does not
+// understand.
+func demangleFull(symbol string) (name string) {
+	defer func() {
+		if recover() != nil { // a symbol that the demangler has not been made for
+			name = ""
+		}
+	}()
+	name, err := demangle.ToString(symbol, demangle.MaxLength(maxDemangled))
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
 // dropSignature returns a demangled name without return type, parameters,
 // qualifiers and clone notes: "void a::f<int>(int) const [clone .isra.0]"
 // gives "a::f<int>". The result is a substring of name.
 func dropSignature(name string) string {
+	start, end := nameInSignature(name)
+	return strings.TrimRight(name[start:end], " ")
+}
+
+// nameInSignature returns where the qualified name begins and ends in a
+// demangled name.
+func nameInSignature(name string) (start, end int) {
 	if i := strings.Index(name, " [clone "); i > 0 {
 		name = name[:i]
 	}
 	var (
 		angle, group int // depth inside <>, and inside (), {} and []
 		space        = -1
-		groupStart   int            // of the current top-level group
-		groupSpace   int            // the last top-level space before it
-		start, end   = 0, len(name) // of the result
+		groupStart   int // of the current top-level group
+		groupSpace   int // the last top-level space before it
 	)
+	end = len(name)
 	for i := 0; i < len(name); i++ {
 		switch name[i] {
 		case '<':
@@ -199,7 +251,7 @@ func dropSignature(name string) string {
 			}
 		}
 	}
-	return strings.TrimRight(name[start:end], " ")
+	return start, end
 }
 
 // operatorAt reports whether the C++ keyword "operator" begins at i.

@@ -37,6 +37,8 @@ func TestNameForms(t *testing.T) {
 			[]string{"void ns::f<int>(int, char*)", "ns::f<int>", "ns::f", "_Zx"}},
 		{symbolizer.Function{Name: "std::map<int, a<b> >::get(int) const", Symbol: "_Zx"},
 			[]string{"std::map<int, a<b> >::get(int) const", "std::map<int, a<b> >::get", "std::map::get", "_Zx"}},
+		{symbolizer.Function{Name: "ns::f<int>.constprop.0", Symbol: "_Zx.constprop.0"},
+			[]string{"ns::f<int>.constprop.0", "ns::f<int>", "ns::f", "_Zx.constprop.0", "_Zx"}},
 		{symbolizer.Function{Name: "f(int) [clone .isra.0]", Symbol: "_Z1fi.isra.0"},
 			[]string{"f(int) [clone .isra.0]", "f", "_Z1fi.isra.0", "_Z1fi"}},
 		{symbolizer.Function{Name: "(anonymous namespace)::f()", Symbol: "_Zx"},
@@ -83,9 +85,44 @@ func TestNameForms(t *testing.T) {
 			[]string{"core::ptr::drop_in_place<alloc::vec::Vec<u8>>", "core::ptr::drop_in_place", "_ZNx"}},
 	}
 	for _, test := range tests {
-		if got := appendNameForms(nil, &test.fn); !slices.Equal(got, test.want) {
+		if got := appendNameForms(nil, &test.fn, false); !slices.Equal(got, test.want) {
 			t.Errorf("%s:\n got %q\nwant %q", test.fn.Name, got, test.want)
 		}
+	}
+}
+
+func TestSignatureForms(t *testing.T) {
+	tests := []struct {
+		name, symbol string
+		yes, no      []string
+	}{
+		{"ns::f", "_ZN2ns1fEiPc", []string{"ns::f(int, char*)", "ns::f(*)", "*(int,*"}, []string{"ns::f()", "ns::f(char*)"}},
+		{"ns::g<int>", "_ZN2ns1gIiEEvT_", []string{"ns::g<int>(int)", "void ns::g<int>(int)", "ns::g*(int)"}, []string{"int ns::g<int>(int)"}},
+		{"void ns::g<int>(int)", "_ZN2ns1gIiEEvT_", []string{"ns::g<int>(int)", "void ns::g<int>(int)"}, []string{"ns::g<int>(char)"}},
+		{"ns::f(int, char*)", "_ZN2ns1fEiPc", []string{"ns::f(int, char*)", "ns::f(*)"}, []string{"ns::f(int)"}},
+		{"ns::f.cold", "_ZN2ns1fEiPc.cold", []string{"ns::f(int, char*) [clone .cold]"}, []string{"ns::f(int, char*)"}},
+		{"broken", "_ZNotmangled", []string{"broken"}, []string{"broken(*)"}},
+	}
+	for _, test := range tests {
+		fn := &symbolizer.Function{Name: test.name, Symbol: test.symbol, Lang: symbolizer.LangCPP}
+		for _, pattern := range test.yes {
+			if !mustCompile(t, Selector{Funcs: []string{pattern}}).Match(fn, "app", nil) {
+				t.Errorf("%q does not match %s (%s)", pattern, test.name, test.symbol)
+			}
+		}
+		for _, pattern := range test.no {
+			if mustCompile(t, Selector{Funcs: []string{pattern}}).Match(fn, "app", nil) {
+				t.Errorf("%q matches %s (%s)", pattern, test.name, test.symbol)
+			}
+		}
+	}
+	fn := &symbolizer.Function{Name: "ns::f", Symbol: "_ZN2ns1fEiPc", Lang: symbolizer.LangCPP}
+	if !mustCompile(t, Selector{Regex: []string{`\(int, char`}}).Match(fn, "app", nil) {
+		t.Error("a regular expression does not see the parameters")
+	}
+	m := mustCompile(t, Selector{Excludes: []string{"ns::f(int*"}}).WithDefault(ModuleInfo{Name: "app"})
+	if m.Match(fn, "app", nil) {
+		t.Error("an exclude does not see the parameters")
 	}
 }
 
@@ -99,7 +136,7 @@ func FuzzNameForms(f *testing.F) {
 		if rust {
 			fn.Lang = symbolizer.LangRust
 		}
-		forms := appendNameForms(nil, &fn)
+		forms := appendNameForms(nil, &fn, true)
 		if forms[0] != name {
 			t.Errorf("forms of %q begin with %q", name, forms[0])
 		}
@@ -109,7 +146,7 @@ func FuzzNameForms(f *testing.F) {
 			}
 		}
 		fn.Lang = symbolizer.LangGo
-		appendNameForms(nil, &fn)
+		appendNameForms(nil, &fn, true)
 		rustCrate(name)
 		lastComponent(name)
 	})
