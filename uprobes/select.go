@@ -155,9 +155,8 @@ func (s Selector) Compile() (*Matcher, error) {
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	for _, text := range slices.Concat(s.Funcs, s.Regex, s.Excludes) {
-		m.signatures = m.signatures || strings.Contains(text, "(")
-	}
+	m.signatures = slices.ContainsFunc(s.Funcs, hasParameters) || slices.ContainsFunc(s.Excludes, hasParameters) ||
+		slices.ContainsFunc(s.Regex, func(text string) bool { return strings.Contains(text, `\(`) })
 	return &m, nil
 }
 

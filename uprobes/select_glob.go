@@ -209,6 +209,19 @@ func isReceiverStar(src string, i int) bool {
 	return i >= 2 && src[i-2] == '.' || after < len(src) && src[after] == '.'
 }
 
+// hasParameters reports whether a glob speaks of a function's parameters: it
+// has a '(' that is not part of a Go receiver or of C++'s unnamed namespace.
+func hasParameters(src string) bool {
+	for i := range len(src) {
+		if src[i] != '(' || i > 0 && src[i-1] == '.' || strings.HasPrefix(src[i:], "(anonymous namespace)") ||
+			i+1 < len(src) && src[i+1] == '*' && isReceiverStar(src, i+1) {
+			continue
+		}
+		return true
+	}
+	return false
+}
+
 // classEnd returns the position of the ']' that closes the class opened at i,
 // or -1 when the bracket is literal.
 func classEnd(src string, i int) int {

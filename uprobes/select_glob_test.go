@@ -104,6 +104,18 @@ func TestGlobMatch(t *testing.T) {
 	}
 }
 
+func TestHasParameters(t *testing.T) {
+	for pattern, want := range map[string]bool{
+		"f": false, "f(*": true, "f()": true, "ns::f(int)": true, "*(*int)": true,
+		"net/http.(*conn).serve": false, "*(*conn).serve": false, "main.(*).M": false,
+		"(anonymous namespace)::f": false, "(anonymous namespace)::f(int)": true,
+	} {
+		if got := hasParameters(pattern); got != want {
+			t.Errorf("%q: got %v", pattern, got)
+		}
+	}
+}
+
 func TestGlobErrors(t *testing.T) {
 	tests := []struct {
 		pattern string
