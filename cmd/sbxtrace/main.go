@@ -80,7 +80,7 @@ Go programs and shows their calls as they happen.
   sudo sbxtrace run -- ./server --port 8080     from the first call of main
   sbxtrace functions ./server                   what can be traced
   sbxtrace doctor                               what this machine can do`,
-		Version:       version(),
+		Version:       versionString(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args: func(cmd *cobra.Command, args []string) error {

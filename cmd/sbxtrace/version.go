@@ -3,12 +3,12 @@ package main
 import "runtime/debug"
 
 // Set by `make build`.
-var buildVersion string
+var version string
 
-// version is what --version prints: the release, or what Go knows of the build.
-func version() string {
-	if buildVersion != "" {
-		return buildVersion
+// versionString is what --version prints: the release, or what Go knows of the build.
+func versionString() string {
+	if version != "" {
+		return version
 	}
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		return info.Main.Version
