@@ -152,7 +152,8 @@ func compileNative(root, src, name string, s target, v variant, tool compiler, o
 
 // compileGo builds a Go target without cgo, so that it is static.
 func compileGo(src string, s target, v variant, tool compiler, binary string) error {
-	args := []string{"build", "-o", binary}
+	// the state of the repository would end up in the binary otherwise
+	args := []string{"build", "-buildvcs=false", "-o", binary}
 	if v.pie {
 		args = append(args, "-buildmode=pie")
 	}
