@@ -50,18 +50,27 @@ static __always_inline void current_ids(__u32 *pid, __u32 *tid)
 	*tid = (__u32)id;
 }
 
-/* The traced process that runs, or NULL. */
-static __always_inline struct process *traced(__u32 pid)
+/* Whether pid is traced; offset becomes that of goid in its runtime.g. */
+static __always_inline bool traced(__u32 pid, __u32 *goid_offset)
 {
-	return bpf_map_lookup_elem(&processes, &pid);
+	struct process *p;
+
+	for (int i = 0; i < KNOWN_PROCESSES; i++) {
+		if (known[i].pid == pid) {
+			*goid_offset = known[i].goid_offset;
+			return true;
+		}
+	}
+	p = bpf_map_lookup_elem(&processes, &pid);
+	if (!p)
+		return false;
+	*goid_offset = p->goid_offset;
+	return true;
 }
 
 static __always_inline bool group_counts(__u64 cookie)
 {
-	__u32 group = COOKIE_GROUP(cookie);
-	__u64 *generation = bpf_map_lookup_elem(&groups, &group);
-
-	return generation && *generation == COOKIE_GENERATION(cookie);
+	return generations[COOKIE_GROUP(cookie)] == COOKIE_GENERATION(cookie);
 }
 
 static __always_inline void count_hit(__u64 cookie)
@@ -118,25 +127,17 @@ static __always_inline void locate_goroutine(const struct pt_regs *ctx, struct w
 /* Fills w and says whether this hit is of a traced process. */
 static __always_inline bool locate(struct pt_regs *ctx, struct where *w, bool go)
 {
-	struct process *p = NULL;
+	__u32 goid_offset = 0;
 
 	w->cookie = bpf_get_attach_cookie(ctx);
 	w->goid = 0;
 	w->flags = 0;
 	current_ids(&w->pid, &w->tid);
-	if (cfg_single && !go) {
-		if (w->pid != cfg_pid)
-			return false;
-	} else {
-		p = traced(w->pid);
-		if (!p)
-			return false;
-	}
-	if (!group_counts(w->cookie))
+	if (!group_counts(w->cookie) || !traced(w->pid, &goid_offset))
 		return false;
 	w->sp = REG_SP(ctx) + COOKIE_SP(w->cookie);
 	if (go && cfg_level > LEVEL_COUNT)
-		locate_goroutine(ctx, w, p ? p->goid_offset : 0);
+		locate_goroutine(ctx, w, goid_offset);
 	return true;
 }
 
@@ -151,33 +152,31 @@ static __always_inline void fill_header(struct event_header *h, const struct whe
 	h->flags = w->flags;
 }
 
+static __always_inline __u64 *lost_here(void)
+{
+	return &lost[bpf_get_smp_processor_id() & 1023];
+}
+
 static __always_inline void count_lost(void)
 {
-	__u32 cpu = bpf_get_smp_processor_id();
-	__u64 *n = bpf_map_lookup_elem(&lost, &cpu);
-
-	if (n)
-		__sync_fetch_and_add(n, 1);
+	__sync_fetch_and_add(lost_here(), 1);
 }
 
 /* Says what was lost on this CPU as soon as there is room, in the place where it is missing. */
 static __always_inline void report_lost(const struct where *w)
 {
-	__u32 cpu = bpf_get_smp_processor_id();
-	__u64 *n = bpf_map_lookup_elem(&lost, &cpu);
+	__u64 *n = lost_here(), count = *n;
 	struct lost_event *e;
-	__u64 count;
 
-	if (!n || !*n)
+	if (!count)
 		return;
 	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
 	if (!e)
 		return;
-	count = *n;
 	__sync_fetch_and_add(n, -count);
 	fill_header(&e->h, w, EVENT_LOST, bpf_ktime_get_ns());
 	e->count = count;
-	e->cpu = cpu;
+	e->cpu = bpf_get_smp_processor_id();
 	e->cause = LOST_RING;
 	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
 }

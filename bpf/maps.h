@@ -26,8 +26,6 @@ const volatile bool cfg_filter_comm; /* only threads called cfg_comm */
 const volatile __u8 cfg_comm[COMM_LEN];
 const volatile bool cfg_follow; /* children of traced processes are traced */
 const volatile bool cfg_stop_on_exec; /* SIGSTOP on exec, until userspace has attached to the new program */
-const volatile bool cfg_single; /* only process cfg_pid, no map look-up */
-const volatile __u32 cfg_pid;
 const volatile __u64 cfg_pidns_dev; /* pid namespace of sbxtrace; 0: the initial one */
 const volatile __u64 cfg_pidns_ino;
 const volatile __u32 cfg_counters_stride; /* functions per CPU in map counters */
@@ -69,23 +67,22 @@ struct {
 } counters SEC(".maps");
 
 /*
- * The generation of each group of sites that counts: a group is replaced (to
- * leave out a hot function) by attaching the new one, stepping this, and
- * detaching the old one, so that no event is missed or doubled.
+ * Shared memory that the programs read without a helper call, each in a map of
+ * its own so that Go can map it.
+ *
+ * The generation of each group of sites that counts, 0 for none: a group is
+ * replaced (to leave out a hot function) by attaching the new one, stepping
+ * this, and detaching the old one, so that no event is missed or doubled.
  */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 65536);
-	__type(key, __u32);
-	__type(value, __u64);
-} groups SEC(".maps");
+__u8 generations[1 << 16] SEC(".data.groups");
+
+/* The processes traced first, copies of what is in map processes: most sessions have no more. */
+struct known_process {
+	__u32 pid;
+	__u32 goid_offset;
+};
+enum { KNOWN_PROCESSES = 4 };
+struct known_process known[KNOWN_PROCESSES] SEC(".data.known");
 
 /* Events that found the ring full, by CPU, since the last lost_event. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1024);
-	__type(key, __u32);
-	__type(value, __u64);
-} lost SEC(".maps");
+__u64 lost[1024] SEC(".data.lost");

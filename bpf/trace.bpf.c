@@ -167,19 +167,16 @@ int on_fork(__u64 *ctx)
 {
 	struct task_struct *parent = (void *)ctx[0], *child = (void *)ctx[1];
 	__u32 pid, tid, child_pid, child_tid;
-	struct process *p;
+	struct process p = {};
 
 	task_ids(parent, &pid, &tid);
-	p = traced(pid);
-	if (!p)
+	if (!traced(pid, &p.goid_offset))
 		return 0;
 	task_ids(child, &child_pid, &child_tid);
 	if (child_pid != pid) {
-		struct process copy = *p;
-
 		if (!cfg_follow)
 			return 0;
-		bpf_map_update_elem(&processes, &child_pid, &copy, BPF_ANY);
+		bpf_map_update_elem(&processes, &child_pid, &p, BPF_ANY);
 	}
 	send_task(child, EVENT_FORK, pid, tid, child_pid, child_tid);
 	return 0;
@@ -189,10 +186,10 @@ SEC("tp_btf/sched_process_exec")
 int on_exec(__u64 *ctx)
 {
 	struct task_struct *t = (void *)ctx[0];
-	__u32 pid, tid;
+	__u32 pid, tid, offset;
 
 	task_ids(t, &pid, &tid);
-	if (!traced(pid))
+	if (!traced(pid, &offset))
 		return 0;
 	if (cfg_stop_on_exec)
 		bpf_send_signal(19 /* SIGSTOP */);
@@ -204,18 +201,22 @@ SEC("tp_btf/sched_process_exit")
 int on_exit(__u64 *ctx)
 {
 	struct task_struct *t = (void *)ctx[0];
-	__u32 pid, tid;
+	__u32 pid, tid, offset;
 	bool last = BPF_CORE_READ(t, signal, live.counter) == 0;
 
 	task_ids(t, &pid, &tid);
-	if (!traced(pid))
+	if (!traced(pid, &offset))
 		return 0;
 	if (cfg_stateful) {
 		forget_stack(pid, (__u64)tid << 32, 0);
 		forget_stack(pid, (__u64)tid << 32, FLAG_GO);
 	}
-	if (last)
+	if (last) {
 		bpf_map_delete_elem(&processes, &pid);
+		for (int i = 0; i < KNOWN_PROCESSES; i++)
+			if (known[i].pid == pid)
+				known[i].pid = 0;
+	}
 	send_task(t, last ? EVENT_PROCESS_EXIT : EVENT_TASK_EXIT, pid, tid, 0, 0);
 	return 0;
 }

@@ -62,6 +62,12 @@ type TraceEventHeader struct {
 	Flags uint16
 }
 
+type TraceKnownProcess struct {
+	_          structs.HostLayout
+	Pid        uint32
+	GoidOffset uint32
+}
+
 type TraceLatency struct {
 	_       structs.HostLayout
 	Returns uint64
@@ -146,9 +152,7 @@ const (
 	TraceMapCounters          = "counters"
 	TraceMapEmptyStack        = "empty_stack"
 	TraceMapEvents            = "events"
-	TraceMapGroups            = "groups"
 	TraceMapLatencies         = "latencies"
-	TraceMapLost              = "lost"
 	TraceMapProcesses         = "processes"
 	TraceMapStacks            = "stacks"
 	TraceMapTids              = "tids"
@@ -174,13 +178,14 @@ const (
 	TraceVarCfgLevel          = "cfg_level"
 	TraceVarCfgMaxDepth       = "cfg_max_depth"
 	TraceVarCfgMinDuration    = "cfg_min_duration"
-	TraceVarCfgPid            = "cfg_pid"
 	TraceVarCfgPidnsDev       = "cfg_pidns_dev"
 	TraceVarCfgPidnsIno       = "cfg_pidns_ino"
 	TraceVarCfgSample         = "cfg_sample"
-	TraceVarCfgSingle         = "cfg_single"
 	TraceVarCfgStateful       = "cfg_stateful"
 	TraceVarCfgStopOnExec     = "cfg_stop_on_exec"
+	TraceVarGenerations       = "generations"
+	TraceVarKnown             = "known"
+	TraceVarLost              = "lost"
 	TraceVarUnusedArgsEvent   = "unused_args_event"
 	TraceVarUnusedCallEvent   = "unused_call_event"
 	TraceVarUnusedLostEvent   = "unused_lost_event"
@@ -254,9 +259,7 @@ type TraceMapSpecs struct {
 	Counters   *ebpf.MapSpec `ebpf:"counters"`
 	EmptyStack *ebpf.MapSpec `ebpf:"empty_stack"`
 	Events     *ebpf.MapSpec `ebpf:"events"`
-	Groups     *ebpf.MapSpec `ebpf:"groups"`
 	Latencies  *ebpf.MapSpec `ebpf:"latencies"`
-	Lost       *ebpf.MapSpec `ebpf:"lost"`
 	Processes  *ebpf.MapSpec `ebpf:"processes"`
 	Stacks     *ebpf.MapSpec `ebpf:"stacks"`
 	Tids       *ebpf.MapSpec `ebpf:"tids"`
@@ -276,13 +279,14 @@ type TraceVariableSpecs struct {
 	CfgLevel          *ebpf.VariableSpec `ebpf:"cfg_level"`
 	CfgMaxDepth       *ebpf.VariableSpec `ebpf:"cfg_max_depth"`
 	CfgMinDuration    *ebpf.VariableSpec `ebpf:"cfg_min_duration"`
-	CfgPid            *ebpf.VariableSpec `ebpf:"cfg_pid"`
 	CfgPidnsDev       *ebpf.VariableSpec `ebpf:"cfg_pidns_dev"`
 	CfgPidnsIno       *ebpf.VariableSpec `ebpf:"cfg_pidns_ino"`
 	CfgSample         *ebpf.VariableSpec `ebpf:"cfg_sample"`
-	CfgSingle         *ebpf.VariableSpec `ebpf:"cfg_single"`
 	CfgStateful       *ebpf.VariableSpec `ebpf:"cfg_stateful"`
 	CfgStopOnExec     *ebpf.VariableSpec `ebpf:"cfg_stop_on_exec"`
+	Generations       *ebpf.VariableSpec `ebpf:"generations"`
+	Known             *ebpf.VariableSpec `ebpf:"known"`
+	Lost              *ebpf.VariableSpec `ebpf:"lost"`
 	UnusedArgsEvent   *ebpf.VariableSpec `ebpf:"unused_args_event"`
 	UnusedCallEvent   *ebpf.VariableSpec `ebpf:"unused_call_event"`
 	UnusedLostEvent   *ebpf.VariableSpec `ebpf:"unused_lost_event"`
@@ -316,9 +320,7 @@ type TraceMaps struct {
 	Counters   *ebpf.Map `ebpf:"counters"`
 	EmptyStack *ebpf.Map `ebpf:"empty_stack"`
 	Events     *ebpf.Map `ebpf:"events"`
-	Groups     *ebpf.Map `ebpf:"groups"`
 	Latencies  *ebpf.Map `ebpf:"latencies"`
-	Lost       *ebpf.Map `ebpf:"lost"`
 	Processes  *ebpf.Map `ebpf:"processes"`
 	Stacks     *ebpf.Map `ebpf:"stacks"`
 	Tids       *ebpf.Map `ebpf:"tids"`
@@ -332,9 +334,7 @@ func (m *TraceMaps) Close() error {
 		m.Counters,
 		m.EmptyStack,
 		m.Events,
-		m.Groups,
 		m.Latencies,
-		m.Lost,
 		m.Processes,
 		m.Stacks,
 		m.Tids,
@@ -355,13 +355,14 @@ type TraceVariables struct {
 	CfgLevel          *ebpf.Variable `ebpf:"cfg_level"`
 	CfgMaxDepth       *ebpf.Variable `ebpf:"cfg_max_depth"`
 	CfgMinDuration    *ebpf.Variable `ebpf:"cfg_min_duration"`
-	CfgPid            *ebpf.Variable `ebpf:"cfg_pid"`
 	CfgPidnsDev       *ebpf.Variable `ebpf:"cfg_pidns_dev"`
 	CfgPidnsIno       *ebpf.Variable `ebpf:"cfg_pidns_ino"`
 	CfgSample         *ebpf.Variable `ebpf:"cfg_sample"`
-	CfgSingle         *ebpf.Variable `ebpf:"cfg_single"`
 	CfgStateful       *ebpf.Variable `ebpf:"cfg_stateful"`
 	CfgStopOnExec     *ebpf.Variable `ebpf:"cfg_stop_on_exec"`
+	Generations       *ebpf.Variable `ebpf:"generations"`
+	Known             *ebpf.Variable `ebpf:"known"`
+	Lost              *ebpf.Variable `ebpf:"lost"`
 	UnusedArgsEvent   *ebpf.Variable `ebpf:"unused_args_event"`
 	UnusedCallEvent   *ebpf.Variable `ebpf:"unused_call_event"`
 	UnusedLostEvent   *ebpf.Variable `ebpf:"unused_lost_event"`

@@ -13,6 +13,7 @@ enum usdt_kind {
 	USDT_REG, /* reg + val_off */
 	USDT_MEM, /* memory at reg + val_off */
 	USDT_MEM_INDEX, /* memory at reg + (index << shift) + val_off */
+	USDT_MEM_FIELD, /* three offsets in val_off, 16 bits each: memory at memory at reg + 1st, + 2nd, and the 3rd added */
 };
 
 enum usdt_flags {
@@ -62,12 +63,24 @@ static __always_inline __u64 usdt_reg(struct pt_regs *ctx, __u16 off)
 /* Fetches one argument; false: it could not be read. */
 static __always_inline bool usdt_value(struct pt_regs *ctx, const struct usdt_arg *a, __u64 *value)
 {
-	__u64 v = a->val_off, index;
+	__u64 v = a->val_off, index, reg;
 	__u32 shift;
 
 	*value = 0;
 	if (a->kind == USDT_UNREADABLE)
 		return false;
+	if (a->kind == USDT_MEM_FIELD) {
+		index = 0;
+		if (bpf_probe_read_user(&index, 8, (void *)(usdt_reg(ctx, a->reg_off) + (v & 0xffff))))
+			return false;
+		index += v >> 16 & 0xffff;
+		v = v >> 32 & 0xffff;
+		reg = 0;
+		if (a->size == 4 ? bpf_probe_read_user(&reg, 4, (void *)index) : bpf_probe_read_user(&reg, 8, (void *)index))
+			return false;
+		v += reg;
+		goto cut;
+	}
 	if (a->kind != USDT_CONST && !(a->flags & USDT_NO_BASE))
 		v += usdt_reg(ctx, a->reg_off);
 	if (a->kind == USDT_MEM_INDEX) {
@@ -99,6 +112,7 @@ static __always_inline bool usdt_value(struct pt_regs *ctx, const struct usdt_ar
 				return false;
 		}
 	}
+cut:
 	if (a->size && a->size < 8) {
 		shift = 64 - a->size * 8;
 		v <<= shift & 63;

@@ -19,8 +19,8 @@ import (
 // (the group is attached anew without it) takes about a millisecond.
 const groupSize = 512
 
-// inactive is a generation that no cookie carries.
-const inactive = 1 << 8
+// inactive is a generation that no group has.
+const inactive = 0
 
 // group is a set of functions of one module that is attached at once.
 type group struct {
@@ -59,7 +59,7 @@ func (s *Session) Attach(m Module) error {
 		}
 		if err != nil {
 			s.detach(mod.groups)
-			return fmt.Errorf("attach to %s: %w", m.Path, s.explain(err))
+			return fmt.Errorf("attach to %s: %w", m.Path, explain(err))
 		}
 		fns = fns[n:]
 	}
@@ -90,13 +90,13 @@ func (s *Session) newGroup(mod *attached, fns []Function) (*group, error) {
 			continue
 		}
 		s.groupUse[id] = true
-		return &group{id: id, module: mod, functions: fns}, nil
+		return &group{id: id, generation: 1, module: mod, functions: fns}, nil
 	}
 	return nil, fmt.Errorf("more than %d groups of probes", maxGroups)
 }
 
 // activate makes the group's present generation the one that counts.
-func (s *Session) activate(g *group) { s.groups.store(int(g.id), uint64(g.generation)) }
+func (s *Session) activate(g *group) { s.shared.setGeneration(g.id, g.generation) }
 
 // attachGroup attaches all sites of g: exits first, so that no entry is seen
 // whose exit is not.
@@ -226,11 +226,11 @@ func (s *Session) shrink(g *group, out map[trace.FuncID]bool) error {
 	}
 	next := *g
 	next.functions = keep
-	next.generation++
+	next.generation = g.generation%255 + 1
 	links, err := s.attachGroup(&next)
 	if err != nil {
 		// The module may be gone, with its process: then so are its calls.
-		s.groups.store(int(g.id), inactive)
+		s.shared.setGeneration(g.id, inactive)
 	} else {
 		s.activate(&next)
 	}
@@ -276,7 +276,7 @@ func (s *Session) RemoveProcess(pid uint32) {
 func (s *Session) detach(groups []*group) {
 	var links []link.Link
 	for _, g := range groups {
-		s.groups.store(int(g.id), inactive)
+		s.shared.setGeneration(g.id, inactive)
 		links = append(links, g.links...)
 		g.links = nil
 	}

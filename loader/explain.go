@@ -22,7 +22,7 @@ var needed = []struct {
 }
 
 // explain makes a refusal of the kernel's an error that says what to do.
-func (s *Session) explain(err error) error {
+func explain(err error) error {
 	switch {
 	case err == nil:
 		return nil

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -84,10 +85,7 @@ type Session struct {
 	coll     *ebpf.Collection
 	programs [programs]*ebpf.Program
 	ring     *ring
-	hits     *counters
-	groups   *counters
-	lost     *counters
-	tooDeep  *counters
+	shared   *shared
 	stride   int
 	cpus     int
 	multi    bool
@@ -146,7 +144,7 @@ func (s *Session) load() error {
 		return err
 	}
 	if s.coll, err = ebpf.NewCollection(spec); err != nil {
-		return fmt.Errorf("load BPF programs: %w", s.explain(err))
+		return fmt.Errorf("load BPF programs: %w", explain(err))
 	}
 	for p, name := range programNames {
 		s.programs[p] = s.coll.Programs[name]
@@ -227,15 +225,8 @@ func (s *Session) mapMemory() error {
 	if s.ring, err = newRing(m["events"].FD(), s.cfg.RingBytes); err != nil {
 		return err
 	}
-	for name, to := range map[string]**counters{
-		"counters": &s.hits, "groups": &s.groups, "lost": &s.lost, "too_deep": &s.tooDeep,
-	} {
-		if *to, err = mapCounters(m[name]); err != nil {
-			return err
-		}
-	}
-	for i := range maxGroups {
-		s.groups.store(i, inactive)
+	if s.shared, err = mapShared(m); err != nil {
+		return err
 	}
 	for _, tid := range s.cfg.TIDs {
 		if err := m["tids"].Put(tid, uint8(1)); err != nil {
@@ -250,7 +241,7 @@ func (s *Session) attachTasks() error {
 	for _, name := range []string{"on_fork", "on_exec", "on_exit"} {
 		l, err := link.AttachTracing(link.TracingOptions{Program: s.coll.Programs[name]})
 		if err != nil {
-			return fmt.Errorf("attach %s to its scheduler tracepoint: %w", name, s.explain(err))
+			return fmt.Errorf("attach %s to its scheduler tracepoint: %w", name, explain(err))
 		}
 		s.tasks = append(s.tasks, l)
 	}
@@ -264,6 +255,7 @@ func (s *Session) AddProcess(pid, goidOffset uint32) error {
 	if err := s.coll.Maps["processes"].Put(pid, p); err != nil {
 		return fmt.Errorf("trace process %d: %w", pid, err)
 	}
+	s.shared.know(pid, goidOffset)
 	return nil
 }
 
@@ -271,7 +263,7 @@ func (s *Session) AddProcess(pid, goidOffset uint32) error {
 func (s *Session) Hits(id trace.FuncID) uint64 {
 	var n uint64
 	for cpu := range s.cpus {
-		n += s.hits.load(cpu*s.stride + int(id))
+		n += atomic.LoadUint64(&s.shared.hits[cpu*s.stride+int(id)])
 	}
 	return n
 }
@@ -348,10 +340,10 @@ func (r *reader) pause(read uint64) time.Duration {
 func (r *reader) reportLost() {
 	for cpu := range r.s.cpus {
 		for _, l := range []struct {
-			c     *counters
-			cause trace.LostCause
-		}{{r.s.lost, trace.LostRing}, {r.s.tooDeep, trace.LostStack}} {
-			if n := l.c.load(cpu); n > 0 {
+			counts []uint64
+			cause  trace.LostCause
+		}{{r.s.shared.lost, trace.LostRing}, {r.s.shared.tooDeep, trace.LostStack}} {
+			if n := atomic.LoadUint64(&l.counts[cpu%len(l.counts)]); n > 0 {
 				r.h.Event(&trace.Event{Kind: trace.KindLost, Time: Now(), Count: n, CPU: int32(cpu), Cause: l.cause})
 			}
 		}
@@ -376,7 +368,7 @@ func (s *Session) silence() {
 	defer s.mu.Unlock()
 	for _, m := range s.modules {
 		for _, g := range m.groups {
-			s.groups.store(int(g.id), inactive)
+			s.shared.setGeneration(g.id, inactive)
 		}
 	}
 }
@@ -402,7 +394,7 @@ func (s *Session) Close() error {
 	if s.ring != nil {
 		errs = append(errs, s.ring.close())
 	}
-	errs = append(errs, s.hits.close(), s.groups.close(), s.lost.close(), s.tooDeep.close())
+	errs = append(errs, s.shared.close())
 	if s.coll != nil {
 		s.coll.Close()
 	}
