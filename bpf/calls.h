@@ -37,7 +37,7 @@ struct where {
 
 static __always_inline void current_ids(__u32 *pid, __u32 *tid)
 {
-	__u64 id;
+	struct task_struct *task;
 	struct bpf_pidns_info ns;
 
 	if (cfg_pidns_ino && !bpf_get_ns_current_pid_tgid(cfg_pidns_dev, cfg_pidns_ino, &ns, sizeof(ns))) {
@@ -45,9 +45,10 @@ static __always_inline void current_ids(__u32 *pid, __u32 *tid)
 		*tid = ns.pid;
 		return;
 	}
-	id = bpf_get_current_pid_tgid();
-	*pid = id >> 32;
-	*tid = (__u32)id;
+	/* Loads of fields: on kernels that inline the helper no call at all. */
+	task = bpf_get_current_task_btf();
+	*pid = task->tgid;
+	*tid = task->pid;
 }
 
 /* Whether pid is traced; offset becomes that of goid in its runtime.g. */
