@@ -34,15 +34,19 @@ func (s target) prebuiltVariants() [][]Option {
 	return [][]Option{{Static()}, {Static(), OptLevel("0")}, {Static(), NoPIE()}}
 }
 
-// Prebuild builds every target into dir, as dir/<variant>/<name>, and writes
-// dir/manifest.json. Set SBXTRACE_TARGETS to a copy of the directory and Build
-// takes the programs from there. Targets whose toolchain is missing are left
-// out and named in the returned error, which wraps no other failure; the
-// directory is usable then.
-func Prebuild(dir string) ([]Prebuilt, error) {
+// Prebuild builds the named targets, or all if none is named, into dir, as
+// dir/<variant>/<name>, and writes dir/manifest.json. Set SBXTRACE_TARGETS to a
+// copy of the directory and Build takes the programs from there. Targets whose
+// toolchain is missing are left out and named in an error that comes with the
+// list of the others: the directory is usable then. After any other error the
+// list is nil.
+func Prebuild(dir string, names ...string) ([]Prebuilt, error) {
 	var manifest []Prebuilt
 	var missing []error
-	for _, name := range Names() {
+	if len(names) == 0 {
+		names = Names()
+	}
+	for _, name := range names {
 		for _, options := range registry[name].prebuiltVariants() {
 			v := newVariant(options)
 			path, err := cached(name, v)
@@ -51,21 +55,24 @@ func Prebuild(dir string) ([]Prebuilt, error) {
 				continue
 			}
 			if err != nil {
-				return manifest, fmt.Errorf("%s (%s): %w", name, v, err)
+				return nil, fmt.Errorf("%s (%s): %w", name, v, err)
 			}
 			entry, err := install(dir, name, v, path)
 			if err != nil {
-				return manifest, fmt.Errorf("%s (%s): %w", name, v, err)
+				return nil, fmt.Errorf("%s (%s): %w", name, v, err)
 			}
 			manifest = append(manifest, entry)
 		}
 	}
 	text, err := json.MarshalIndent(manifest, "", "\t")
 	if err != nil {
-		return manifest, err
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("manifest: %w", err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, manifestName), append(text, '\n'), 0o644); err != nil {
-		return manifest, fmt.Errorf("manifest: %w", err)
+		return nil, fmt.Errorf("manifest: %w", err)
 	}
 	return manifest, errors.Join(missing...)
 }

@@ -1,7 +1,10 @@
 package targets
 
 import (
+	"os"
+	"path/filepath"
 	"reflect"
+	"regexp"
 	"testing"
 )
 
@@ -155,5 +158,22 @@ func TestHotEndless(t *testing.T) {
 	}
 	if err := p.Wait(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestListed checks that the list of programs names all of them.
+func TestListed(t *testing.T) {
+	root, err := sourceRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range Names() {
+		if !regexp.MustCompile(`(?m)^\| ([a-z]+, )?` + name + `(, [a-z]+)? \|`).Match(text) {
+			t.Errorf("src/README.md does not list %s", name)
+		}
 	}
 }
