@@ -42,7 +42,12 @@ func fixture(t testing.TB, name string, build func(dir string) (path string, err
 	once := fixtures.built[name]
 	if once == nil {
 		once = sync.OnceValues(func() (string, error) {
-			dir := filepath.Join(fixtures.dir, strings.ReplaceAll(name, "/", "_"))
+			dir := filepath.Join(fixtures.dir, strings.Map(func(r rune) rune {
+				if strings.ContainsRune(" /(),*", r) {
+					return '_'
+				}
+				return r
+			}, name))
 			if err := os.Mkdir(dir, 0o755); err != nil {
 				return "", err
 			}
