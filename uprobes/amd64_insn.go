@@ -106,10 +106,6 @@ const (
 
 // effectAMD64 knows the instructions found in prologues; all others are opaque.
 func effectAMD64(in *insnAMD64) (e effectOfInsn) {
-	if in.prefix&prefixLock != 0 {
-		e.opaque = true
-		return e
-	}
 	if in.enc != encLegacy {
 		return in.vectorEffect()
 	}
@@ -165,7 +161,8 @@ func (in *insnAMD64) oneByteEffect(e *effectOfInsn) {
 	case op == 0x8a:
 		reg()
 	case op == 0x80, op == 0x81, op == 0x83:
-		if in.reg() != 7 {
+		// cmp changes nothing, nor does or $0: locked, it is a memory barrier.
+		if in.reg() != 7 && !(in.reg() == 1 && in.imm == 0) {
 			in.writesRM(e, byteSized)
 		}
 	case op == 0x84, op == 0x85, op == 0xa8, op == 0xa9: // test
@@ -188,6 +185,11 @@ func (in *insnAMD64) oneByteEffect(e *effectOfInsn) {
 		e.regs = 1 << (op&7 | in.rex<<3&8)
 	case op == 0xc9: // leave
 		e.regs = 1 << regRBP
+	case op >= 0xd8 && op < 0xe0: // x87; loads are taken for stores
+		e.store = in.isMem()
+		if op == 0xdf && in.modrm == 0xe0 { // fnstsw
+			e.regs = 1 << regRAX
+		}
 	case op == 0xf6, op == 0xf7:
 		switch in.reg() {
 		case 0, 1: // test
@@ -238,6 +240,16 @@ func (in *insnAMD64) twoByteEffect(e *effectOfInsn) {
 		e.regs = 1 << in.regNum()
 	case op >= 0x90 && op < 0xa0: // setcc
 		in.writesRM(e, true)
+	case op == 0xb0, op == 0xb1: // cmpxchg
+		e.regs = 1 << regRAX
+		in.writesRM(e, op == 0xb0)
+	case op == 0xc0, op == 0xc1: // xadd
+		e.regs = 1 << in.byteReg(in.regNum(), op == 0xc0)
+		in.writesRM(e, op == 0xc0)
+	case op == 0xa4, op == 0xa5, op == 0xab, op == 0xac, op == 0xad, op == 0xb3, op == 0xba, op == 0xbb: // shld, shrd, bts, btr, btc
+		in.writesRM(e, false)
+	case op == 0x31: // rdtsc
+		e.regs = 1<<regRAX | 1<<regRDX
 	case op >= 0xc8 && op < 0xd0: // bswap
 		e.regs = 1 << (op&7 | in.rex<<3&8)
 	case op == 0xa2: // cpuid

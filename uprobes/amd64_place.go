@@ -1,6 +1,7 @@
 package uprobes
 
 import (
+	"bytes"
 	"errors"
 	"strconv"
 
@@ -11,24 +12,50 @@ import (
 // instructions. Prologues of C and Go have their first push well before.
 const maxPrologue = 24
 
-// placeAMD64 walks the straight line from the first byte to the first
-// instruction that the kernel emulates and that every call executes exactly
-// once with the arguments still in place. atEntrySP requires that the stack
-// pointer still points to the return address, as return probes do.
+const pageSize = 4096
+
+// placeAMD64 chooses the entry site: see walkAMD64 for the rules. What it gives
+// up when they cannot be met, in this order: arguments, then counting a Go call
+// once when the stack grows.
 func placeAMD64(code []byte, fn *symbolizer.Function, opt *Options, b *body, atEntrySP bool) (entrySite, error) {
+	if isSigreturnAMD64(code) {
+		return entrySite{}, errors.New("signal trampoline: unwinders recognise it by its bytes")
+	}
+	start := int32(0)
 	if fn.Lang == symbolizer.LangGo {
-		if start := goStackCheckAMD64(code); start > 0 {
-			// The check runs again after the stack grew: take what follows it.
-			if site, err := walkAMD64(code, fn, opt, b, start, atEntrySP); err == nil {
-				return site, nil
-			}
+		start = goStackCheckAMD64(code)
+	}
+	site, err := walkAMD64(code, fn, opt, b, start, atEntrySP)
+	if err != nil && opt.NeedArgs {
+		// The first instruction is one that the kernel refuses, such as a locked
+		// one: a late site is better than none.
+		late := *opt
+		late.NeedArgs = false
+		if site, err = walkAMD64(code, fn, &late, b, start, atEntrySP); err == nil && site.off > 0 {
+			site.warning = "arguments may have changed before the entry site"
 		}
 	}
-	return walkAMD64(code, fn, opt, b, 0, atEntrySP)
+	if err != nil && start > 0 {
+		if site, err = walkAMD64(code, fn, opt, b, 0, atEntrySP); err == nil {
+			site.warning = "a call that grows the stack counts twice"
+		}
+	}
+	return site, err
 }
 
-// walkAMD64 looks for the entry site from offset start on, falling back to the
-// first instruction there that can be probed at all.
+// isSigreturnAMD64 recognises the code that the kernel makes signal handlers
+// return to: mov $15, %rax; syscall. Its unwind information begins a byte early,
+// on a nop, so it may be one byte off.
+func isSigreturnAMD64(code []byte) bool {
+	const sigreturn = "\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05"
+	return bytes.HasPrefix(code, []byte(sigreturn)) || len(code) > 0 && bytes.HasPrefix(code[1:], []byte(sigreturn))
+}
+
+// walkAMD64 walks the straight line from offset start on to the first
+// instruction that the kernel emulates and that every call executes exactly
+// once with the arguments still in place. It falls back to the first
+// instruction there that can be probed at all. atEntrySP requires that the
+// stack pointer still points to the return address, as return probes do.
 func walkAMD64(code []byte, fn *symbolizer.Function, opt *Options, b *body, start int32, atEntrySP bool) (entrySite, error) {
 	var (
 		in       insnAMD64
@@ -39,18 +66,20 @@ func walkAMD64(code []byte, fn *symbolizer.Function, opt *Options, b *body, star
 		why      = "no emulated instruction in the prologue"
 	)
 	for off, i := int32(0), 0; off < int32(len(code)) && i < maxPrologue; i++ {
-		at := " at +" + strconv.Itoa(int(off))
 		if !decodeAMD64(code[off:], &in) {
-			why = "undecodable bytes" + at
+			why = "undecodable bytes" + atOffset(off)
 			break
 		}
 		if off > 0 && (off >= b.minTarget || opt.OtherEntry != nil && opt.OtherEntry(fn.Addr+uint64(off))) {
-			why = "jump target" + at
+			why = "jump target" + atOffset(off)
 			break
 		}
 		insn := code[off : off+int32(in.length)]
 		if off >= start {
 			class, ok := classAMD64(insn, &in, opt)
+			if class == Nop5Optimized && (fn.Offset+uint64(off))%pageSize > pageSize-5 {
+				class = Emulated // the kernel does not patch across pages
+			}
 			ok = ok && st.depth >= 0 && st.depth <= MaxSPAdjust && st.depth%8 == 0
 			if atEntrySP && st.depth != 0 {
 				why = "stack pointer moved before +" + strconv.Itoa(int(off))
@@ -60,7 +89,7 @@ func walkAMD64(code []byte, fn *symbolizer.Function, opt *Options, b *body, star
 				ok = false // the trampoline's call would write where a leaf keeps its variables
 			}
 			if ok && class != SingleStepped {
-				return entrySite{off, class, st.depth, nameAMD64(insn, &in) + at + ", " + class.String()}, nil
+				return entrySite{off: off, class: class, sp: st.depth, reason: nameAMD64(insn, &in) + atOffset(off) + ", " + class.String()}, nil
 			}
 			if ok && !found {
 				fallback, found = entrySite{off: off, class: SingleStepped, sp: st.depth}, true
@@ -68,7 +97,7 @@ func walkAMD64(code []byte, fn *symbolizer.Function, opt *Options, b *body, star
 		}
 		if off >= start || start == 0 {
 			if stop := b.passAMD64(&in, &st, opt, fn.Lang); stop != "" {
-				why = stop + at
+				why = stop + atOffset(off)
 				break
 			}
 		}

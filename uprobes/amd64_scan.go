@@ -37,8 +37,12 @@ func linearAMD64(code []byte, fn *symbolizer.Function, opt *Options, s *scratch)
 		if mark&markTarget != 0 {
 			pending--
 			table = tableJump{}
-			if mark&markDepth != 0 && st.depth == depthUnknown {
+			// The call before a label may be one that never returns: what a branch
+			// to the label says counts more.
+			if mark&markDepth != 0 {
 				st.depth = mark >> markShift
+			} else if in.flow == flowCall || in.flow == flowCallInd {
+				st.depth = depthUnknown
 			}
 		}
 		if !decodeAMD64(code[off:], &in) {
@@ -47,11 +51,21 @@ func linearAMD64(code []byte, fn *symbolizer.Function, opt *Options, s *scratch)
 		}
 		s.marks[off] = mark | markInsn
 		next := off + int32(in.length)
+		if in.prefix&prefixLock != 0 && code[off] == 0xf0 {
+			// The C library jumps over lock prefixes in processes of one thread.
+			if s.marks[off+1]&markTarget != 0 {
+				pending--
+			}
+			s.marks[off+1] |= markInsn
+		}
 		switch in.flow {
 		case flowNext:
 			st.step(&in, &b)
 			table.step(&in)
 		case flowRet:
+			if st.depth > 0 { // a pushed address: rather a jump
+				b.tailJumps = true
+			}
 			s.rets = append(s.rets, off)
 		case flowCall:
 			if in.imm == 0 { // call of the next instruction: it pushes its address
@@ -91,25 +105,6 @@ func linearAMD64(code []byte, fn *symbolizer.Function, opt *Options, s *scratch)
 		b.selfRecursive, b.tailJumps = true, true
 	}
 	return b
-}
-
-func (b *body) target(t int32) {
-	if t == 0 {
-		b.jumpsToStart = true
-	} else {
-		b.minTarget = min(b.minTarget, t)
-	}
-}
-
-// leave judges a jump out of the function at the given stack depth: with a
-// frame still on the stack the target cannot be another function.
-func (b *body) leave(target uint64, depth int32, opt *Options) {
-	switch {
-	case opt.SameFunction != nil && opt.SameFunction(target), depth > 0:
-		b.split = true
-	default:
-		b.tailJumps = true
-	}
 }
 
 // jumpIndirect judges an indirect jump: a switch table or a tail call.
@@ -182,6 +177,7 @@ func (st *stackAMD64) step(in *insnAMD64, b *body) {
 			st.depth = depthUnknown
 			return
 		}
+		b.readsReturnAddr = b.readsReturnAddr || st.depth == 0
 		st.push(-8)
 	case op == 0xc9: // leave
 		st.fromFrame(8)
@@ -200,7 +196,7 @@ func (st *stackAMD64) step(in *insnAMD64, b *body) {
 // stepMem follows an instruction with a memory operand.
 func (st *stackAMD64) stepMem(in *insnAMD64, b *body) {
 	base, index := in.mem()
-	if index == baseNone && st.depth != depthUnknown && in.op != 0x8d && in.op != 0x89 &&
+	if index == baseNone && st.depth != depthUnknown && in.op != 0x8d && in.op != 0x89 && in.prefix&prefixLock == 0 &&
 		(base == regRSP && in.disp == st.depth || base == regRBP && st.frame != 0 && in.disp == st.frame) {
 		b.readsReturnAddr = true
 	}

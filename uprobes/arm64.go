@@ -189,7 +189,7 @@ func scanARM64(code []byte, fn *symbolizer.Function, opt *Options, s *scratch) b
 	b := body{minTarget: n, retClass: Emulated}
 	st := stackARM64{}
 	for off := int32(0); off < n; off += 4 {
-		if m := s.marks[off]; m&markDepth != 0 && st.depth == depthUnknown {
+		if m := s.marks[off]; m&markDepth != 0 {
 			st.depth = m >> markShift
 		}
 		in := insnARM64(binary.LittleEndian.Uint32(code[off:]))
@@ -277,10 +277,9 @@ func walkARM64(code []byte, fn *symbolizer.Function, opt *Options, b *body, star
 		why      = "no simulated instruction in the prologue"
 	)
 	for off := int32(0); off+4 <= int32(len(code)) && off < 4*maxPrologue; off += 4 {
-		at := " at +" + strconv.Itoa(int(off))
 		in := insnARM64(binary.LittleEndian.Uint32(code[off:]))
 		if off > 0 && (off >= b.minTarget || opt.OtherEntry != nil && opt.OtherEntry(fn.Addr+uint64(off))) {
-			why = "jump target" + at
+			why = "jump target" + atOffset(off)
 			break
 		}
 		if off >= start {
@@ -291,13 +290,13 @@ func walkARM64(code []byte, fn *symbolizer.Function, opt *Options, b *body, star
 				break
 			}
 			if ok && class != SingleStepped {
-				return entrySite{off, class, st.depth, nameARM64(in) + at + ", " + class.String()}, nil
+				return entrySite{off: off, class: class, sp: st.depth, reason: nameARM64(in) + atOffset(off) + ", " + class.String()}, nil
 			}
 			if ok && !found {
 				fallback, found = entrySite{off: off, class: SingleStepped, sp: st.depth}, true
 			}
 			if stop := passARM64(in, &st, opt, fn.Lang, atEntrySP); stop != "" {
-				why = stop + at
+				why = stop + atOffset(off)
 				break
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/sbxtrace/sbxtrace/symbolizer"
 )
@@ -49,9 +50,10 @@ type Options struct {
 	// ReturnMethod is how returns are observed. Go functions never get a return
 	// probe: ReturnUretprobe is refused with ErrUnsafe for them.
 	ReturnMethod ReturnMethod
-	// Unwinds says that exceptions or panics may unwind through frames of this
-	// process. A return probe hides the caller from the unwinder, which then
-	// aborts the process, so functions that call others get RET sites.
+	// Unwinds says that something in this process walks stacks and relies on
+	// what it finds: exceptions, panics, the garbage collector of a virtual
+	// machine. A return probe hides the caller from it, which ends the process,
+	// so functions that call others get RET sites.
 	Unwinds bool
 	// NeedArgs requires that argument registers, and the memory they point to,
 	// still have their values from the call at the entry site.
@@ -84,6 +86,9 @@ type Plan struct {
 	// Split says that parts of the function lie elsewhere (name.cold); a RET in
 	// those is not among Returns.
 	Split bool
+	// Parts are addresses in those other parts that the function jumps to, at
+	// most maxParts. See AddPart.
+	Parts []uint64
 	// Calls says that the function calls others: it is not a leaf.
 	Calls bool
 	// SelfRecursive says that the function calls (or tail-calls) itself directly.
@@ -108,6 +113,9 @@ func Analyze(arch elf.Machine, code []byte, fn symbolizer.Function, opt Options)
 	if fn.Lang == symbolizer.LangGo && opt.ReturnMethod == ReturnUretprobe {
 		return nil, fmt.Errorf("return probe on Go function %s: %w: Go moves stacks, the process would crash", fn.Name, ErrUnsafe)
 	}
+	if fn.Fragment {
+		return nil, notProbeable(&fn, "reached by jumps only: a part of another function, or a signal trampoline")
+	}
 	if fn.Size == 0 || len(code) == 0 {
 		return nil, notProbeable(&fn, "size unknown")
 	}
@@ -120,14 +128,8 @@ func Analyze(arch elf.Machine, code []byte, fn symbolizer.Function, opt Options)
 	if reason, bad := notProbeableNames[baseSymbol(fn.Symbol)]; bad {
 		return nil, notProbeable(&fn, reason)
 	}
-	var scan scanFunc
-	var place placeFunc
-	switch arch {
-	case elf.EM_X86_64:
-		scan, place = scanAMD64, placeAMD64
-	case elf.EM_AARCH64:
-		scan, place = scanARM64, placeARM64
-	default:
+	scan, place, ok := forMachine(arch)
+	if !ok {
 		return nil, notProbeable(&fn, "no placement for "+arch.String())
 	}
 	s := scratchPool.Get().(*scratch)
@@ -136,10 +138,11 @@ func Analyze(arch elf.Machine, code []byte, fn symbolizer.Function, opt Options)
 	b := scan(code, &fn, &opt, s)
 	p := &Plan{
 		TailJumps:     b.tailJumps,
-		Split:         b.split,
+		Split:         len(b.parts) > 0,
+		Parts:         b.parts,
 		Calls:         b.calls,
 		SelfRecursive: b.selfRecursive,
-		NoReturn:      len(b.rets) == 0 && !b.retGuarded && !b.tailJumps && !b.split && b.complete(),
+		NoReturn:      len(b.rets) == 0 && !b.retGuarded && !b.tailJumps && len(b.parts) == 0 && b.complete(),
 	}
 	method, err := chooseReturns(p, &fn, &opt, &b)
 	if err != nil {
@@ -153,6 +156,9 @@ func Analyze(arch elf.Machine, code []byte, fn symbolizer.Function, opt Options)
 		Offset: fn.Offset + uint64(entry.off), Role: RoleEntry,
 		Class: entry.class, SPAdjust: entry.sp, Reason: entry.reason,
 	}
+	if entry.warning != "" {
+		p.warn("%s", entry.warning)
+	}
 	p.Returns = b.returnSites(method, &fn, &p.Entry)
 	return p, nil
 }
@@ -165,17 +171,31 @@ type (
 	placeFunc func(code []byte, fn *symbolizer.Function, opt *Options, b *body, atEntrySP bool) (entrySite, error)
 )
 
+func forMachine(arch elf.Machine) (scanFunc, placeFunc, bool) {
+	switch arch {
+	case elf.EM_X86_64:
+		return scanAMD64, placeAMD64, true
+	case elf.EM_AARCH64:
+		return scanARM64, placeARM64, true
+	}
+	return nil, nil, false
+}
+
 // entrySite is the instruction chosen for the entry of a function.
 type entrySite struct {
-	off    int32 // from the function's first byte
-	class  InsnClass
-	sp     int32 // Site.SPAdjust
-	reason string
+	off     int32 // from the function's first byte
+	class   InsnClass
+	sp      int32 // Site.SPAdjust
+	reason  string
+	warning string // for Plan.Warnings; empty if there is nothing to say
 }
 
 // maxCodeSize is the largest function that is looked at, as in package
 // symbolizer. Offsets within a function fit an int32.
 const maxCodeSize = 16 << 20
+
+// atOffset is how reasons name a place in a function.
+func atOffset(off int32) string { return " at +" + strconv.Itoa(int(off)) }
 
 func notProbeable(fn *symbolizer.Function, reason string) error {
 	return fmt.Errorf("%s: %w: %s", fn.Name, ErrNotProbeable, reason)

@@ -1,6 +1,9 @@
 package uprobes
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // body is what one pass over a function's code tells.
 type body struct {
@@ -23,6 +26,9 @@ type body struct {
 	retClass      InsnClass // what the kernel does with the RETs
 	retGuarded    bool      // a RET that the kernel refuses to probe (arm64 retaa)
 
+	// parts are where jumps to other parts of the same function lead.
+	parts []uint64
+
 	readsReturnAddr bool // loads the slot of its return address
 	switchesStack   bool // continues on a stack it was given
 
@@ -32,6 +38,38 @@ type body struct {
 	// mixed says that the linear pass did not fit the flow of control: there is
 	// data between the instructions.
 	mixed bool
+}
+
+// maxParts bounds the parts of a function that are followed. Compilers make
+// one; each part may be entered at several places.
+const maxParts = 64
+
+func (b *body) part(addr uint64) {
+	if len(b.parts) < maxParts && !slices.Contains(b.parts, addr) {
+		b.parts = append(b.parts, addr)
+	}
+}
+
+// target notes a branch within the function.
+func (b *body) target(t int32) {
+	if t == 0 {
+		b.jumpsToStart = true
+	} else {
+		b.minTarget = min(b.minTarget, t)
+	}
+}
+
+// leave judges a jump out of the function at the given stack depth: with a
+// frame still on the stack the target cannot be another function. Without one
+// it may be either, even by name: f.part.0 is a function.
+func (b *body) leave(target uint64, depth int32, opt *Options) {
+	same := opt.SameFunction != nil && opt.SameFunction(target)
+	if depth > 0 || same {
+		b.part(target)
+	}
+	if depth == 0 || depth == depthUnknown && !same {
+		b.tailJumps = true
+	}
 }
 
 // complete reports whether all RET instructions are known.

@@ -1,7 +1,10 @@
 package uprobes
 
 import (
+	"cmp"
+	"debug/elf"
 	"slices"
+	"strings"
 
 	"github.com/sbxtrace/sbxtrace/symbolizer"
 )
@@ -29,8 +32,9 @@ func chooseReturns(p *Plan, fn *symbolizer.Function, opt *Options, b *body) (Ret
 	}
 	if method == ReturnAuto {
 		method = ReturnUretprobe
-		leaf := !b.calls && !b.tailJumps && !b.split
-		if isGo || opt.Unwinds && !leaf || b.readsReturnAddr {
+		leaf := !b.calls && !b.tailJumps && len(b.parts) == 0
+		if isGo || opt.Unwinds && !leaf || b.readsReturnAddr || strings.HasPrefix(fn.Symbol, "Builtins_") {
+			// V8 walks the stack of its builtins when it collects garbage.
 			method = ReturnRet
 		}
 	}
@@ -68,12 +72,6 @@ func retMethod(p *Plan, fn *symbolizer.Function, opt *Options, b *body, isGo boo
 	default:
 		p.warn("%s: only %d RET instructions proven", b.problem, len(b.rets))
 	}
-	if b.split {
-		p.warn("parts of the function lie elsewhere: returns from there are seen late")
-	}
-	if len(b.rets) == 0 {
-		return ReturnNone, nil
-	}
 	return ReturnRet, nil
 }
 
@@ -90,4 +88,32 @@ func (b *body) returnSites(method ReturnMethod, fn *symbolizer.Function, entry *
 		return sites
 	}
 	return nil
+}
+
+// AddPart adds the RET instructions of another part of the planned function to
+// Returns: fn is the fragment that one of Parts lies in, code its bytes. It does
+// nothing if returns are not observed at RET instructions, and reports whether
+// the part is understood entirely. A part shared by functions belongs to none.
+func (p *Plan) AddPart(arch elf.Machine, code []byte, fn symbolizer.Function) bool {
+	if !fn.Fragment || fn.Size < uint64(len(code)) || len(code) == 0 || len(code) > maxCodeSize {
+		return false
+	}
+	if len(p.Returns) == 0 || p.Returns[0].Role != RoleRet {
+		return true
+	}
+	scan, _, ok := forMachine(arch)
+	if !ok {
+		return false
+	}
+	s := scratchPool.Get().(*scratch)
+	defer scratchPool.Put(s)
+	s.reset(len(code))
+	b := scan(code, &fn, &Options{}, s)
+	if b.mixed || !b.complete() || b.retGuarded {
+		return false
+	}
+	p.Returns = append(p.Returns, b.returnSites(ReturnRet, &fn, &p.Entry)...)
+	slices.SortFunc(p.Returns, func(a, b Site) int { return cmp.Compare(a.Offset, b.Offset) })
+	p.Returns = slices.Compact(p.Returns)
+	return true
 }
