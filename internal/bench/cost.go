@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"strings"
 )
 
 // shapes are the functions of shapes.c and what their first instructions are.
@@ -22,7 +23,7 @@ func (b *bench) cost() error {
 	}
 	floor, floorEntry := emptyProgram(true), emptyProgram(false)
 	tools := []tool{floorEntry, floor, sbxtrace(b.exe, b.dir, "count"), sbxtrace(b.exe, b.dir, "latency"),
-		sbxtrace(b.exe, b.dir, "calls"), bpftrace(), perfProbe(b.dir)}
+		sbxtrace(b.exe, b.dir, "calls"), bpftrace("count"), bpftrace("time"), bpftrace("print"), perfProbe(b.dir)}
 	results := make([]map[string]float64, len(shapes))
 	for i, s := range shapes {
 		if results[i], err = b.costOf(bin, s.fn, tools); err != nil {
@@ -86,14 +87,21 @@ func (b *bench) printCost(tools []tool, results []map[string]float64) {
 			fmt.Fprintf(b.out, " %.0f |", results[i][t.name])
 		}
 	}
-	ratio := func(r map[string]float64, a, b string) string {
-		return fmt.Sprintf("%.2f", r[a]/r[b])
+	columns := []struct{ a, b string }{
+		{"sbxtrace calls", "bpftrace print"}, {"sbxtrace calls", "bpftrace time"}, {"sbxtrace latency", "bpftrace time"},
+		{"sbxtrace calls", "bpftrace count"}, {"sbxtrace calls", "perf probe"},
+		{"sbxtrace calls", "empty program, entry and exit"}, {"sbxtrace count", "empty program, entry"},
 	}
-	fmt.Fprint(b.out, "\n\nAs ratios:\n\n| function begins with | calls ÷ bpftrace | calls ÷ perf probe | calls ÷ empty program | count ÷ empty entry program |\n| --- | ---: | ---: | ---: | ---: |\n")
+	fmt.Fprint(b.out, "\n\nAs ratios:\n\n| function begins with |")
+	for _, c := range columns {
+		fmt.Fprintf(b.out, " %s ÷ %s |", c.a, c.b)
+	}
+	fmt.Fprint(b.out, "\n| --- |"+strings.Repeat(" ---: |", len(columns))+"\n")
 	for i, s := range shapes {
-		r := results[i]
-		fmt.Fprintf(b.out, "| %s | %s | %s | %s | %s |\n", s.what,
-			ratio(r, "sbxtrace calls", "bpftrace"), ratio(r, "sbxtrace calls", "perf probe"),
-			ratio(r, "sbxtrace calls", "empty program, entry and exit"), ratio(r, "sbxtrace count", "empty program, entry"))
+		fmt.Fprintf(b.out, "| %s |", s.what)
+		for _, c := range columns {
+			fmt.Fprintf(b.out, " %.2f |", results[i][c.a]/results[i][c.b])
+		}
+		fmt.Fprintln(b.out)
 	}
 }

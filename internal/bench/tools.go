@@ -42,13 +42,18 @@ func sbxtrace(exe, dir, level string) tool {
 	}}
 }
 
-// bpftrace counts entries and returns, the least that pairs calls.
-func bpftrace() tool {
-	return tool{"bpftrace", func(bin string, pid int, fn string) (*probe, error) {
-		script := fmt.Sprintf(`BEGIN { printf("attached\n"); } uprobe:%[1]s:%[2]s { @e = count(); } uretprobe:%[1]s:%[2]s { @r = count(); }`, bin, fn)
-		var out bytes.Buffer
-		cmd := exec.Command("bpftrace", "-p", strconv.Itoa(pid), "-e", script)
-		w := &lockedBuffer{b: &out}
+// bpftrace runs one of its standard scripts for pairs of entry and return:
+// counting both, or timing each call into a histogram. Calls one by one, what
+// sbxtrace's level calls delivers, would be a printf for each.
+func bpftrace(what string) tool {
+	script := map[string]string{
+		"count": `uprobe:%[1]s:%[2]s { @e = count(); } uretprobe:%[1]s:%[2]s { @r = count(); }`,
+		"time":  `uprobe:%[1]s:%[2]s { @s[tid] = nsecs; } uretprobe:%[1]s:%[2]s /@s[tid]/ { @ns = hist(nsecs - @s[tid]); delete(@s[tid]); }`,
+		"print": `uprobe:%[1]s:%[2]s { printf("%%lld %%d > %[2]s\n", nsecs, tid); } uretprobe:%[1]s:%[2]s { printf("%%lld %%d < %[2]s\n", nsecs, tid); }`,
+	}[what]
+	return tool{"bpftrace " + what, func(bin string, pid int, fn string) (*probe, error) {
+		w := &lockedBuffer{b: new(bytes.Buffer), keep: 4096}
+		cmd := exec.Command("bpftrace", "-p", strconv.Itoa(pid), "-e", `BEGIN { printf("attached\n"); } `+fmt.Sprintf(script, bin, fn))
 		cmd.Stdout = w
 		return start(cmd, func() bool { return strings.Contains(w.String(), "attached") })
 	}}
@@ -165,7 +170,7 @@ func bestSite(bin, fn string) (uint64, error) {
 // start runs a tool until ready says that it is attached.
 func start(cmd *exec.Cmd, ready func() bool) (*probe, error) {
 	var errs bytes.Buffer
-	cmd.Stderr = &lockedBuffer{b: &errs}
+	cmd.Stderr = &lockedBuffer{b: &errs, keep: 4096}
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
