@@ -1,6 +1,7 @@
 package targets
 
 import (
+	"debug/elf"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -49,15 +50,15 @@ func Prebuild(dir string, names ...string) ([]Prebuilt, error) {
 	for _, name := range names {
 		for _, options := range registry[name].prebuiltVariants() {
 			v := newVariant(options)
+			var entry Prebuilt
 			path, err := cached(name, v)
+			if err == nil {
+				entry, err = install(dir, name, v, path)
+			}
 			if errors.Is(err, errNoCompiler) {
 				missing = append(missing, fmt.Errorf("%s (%s): %w", name, v, err))
 				continue
 			}
-			if err != nil {
-				return nil, fmt.Errorf("%s (%s): %w", name, v, err)
-			}
-			entry, err := install(dir, name, v, path)
 			if err != nil {
 				return nil, fmt.Errorf("%s (%s): %w", name, v, err)
 			}
@@ -107,25 +108,40 @@ func install(dir, name string, v variant, path string) (Prebuilt, error) {
 // systemLibraries returns the shared libraries outside of the program's own
 // directory that it is linked to, with the dynamic loader.
 func systemLibraries(path string) ([]string, error) {
+	static, err := isStatic(path)
+	if static || err != nil {
+		return nil, err
+	}
 	ldd, err := exec.LookPath("ldd")
 	if err != nil {
 		return nil, fmt.Errorf("%w: ldd not found", errNoCompiler)
 	}
 	output, err := exec.Command(ldd, path).CombinedOutput()
-	text := string(output)
-	if strings.Contains(text, "statically linked") || strings.Contains(text, "not a dynamic executable") {
-		return nil, nil
-	}
 	if err != nil {
 		return nil, fmt.Errorf("ldd %s: %w\n%s", path, err, output)
 	}
 	var libs []string
-	for _, word := range strings.Fields(text) {
+	for _, word := range strings.Fields(string(output)) {
 		if filepath.IsAbs(word) && filepath.Dir(word) != filepath.Dir(path) {
 			libs = append(libs, word)
 		}
 	}
 	return libs, nil
+}
+
+// isStatic says whether a program runs without a dynamic loader.
+func isStatic(path string) (bool, error) {
+	file, err := elf.Open(path)
+	if err != nil {
+		return false, fmt.Errorf("%s: %w", path, err)
+	}
+	defer file.Close()
+	for _, segment := range file.Progs {
+		if segment.Type == elf.PT_INTERP {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // prebuilt finds a target in a directory that Prebuild filled. A variant that
