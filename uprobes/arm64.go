@@ -181,9 +181,9 @@ func (in insnARM64) imm9() int64 { return int64(int32(in<<11) >> 23) }
 func (in insnARM64) imm12() int64 { return int64(in>>10&0xfff) << (in >> 22 & 1 * 12) }
 
 // scanARM64 looks at the whole body once. Instructions have one length, so the
-// linear pass cannot lose its way; data in the code (literal pools) looks like
-// instructions, though, so RETs behind the last one that flow of control
-// proves are checked against the undefined instruction.
+// linear pass cannot lose its way. Compilers keep constants of this
+// architecture in data sections; a literal that looks like a RET is not told
+// from one.
 func scanARM64(code []byte, fn *symbolizer.Function, opt *Options, s *scratch) body {
 	n := int32(len(code)) &^ 3
 	b := body{minTarget: n, retClass: Emulated}
@@ -196,6 +196,9 @@ func scanARM64(code []byte, fn *symbolizer.Function, opt *Options, s *scratch) b
 		kind, rel := in.flow()
 		switch kind {
 		case flowNext:
+			if !b.calls && in.is(0xffffffe0, 0xaa1e03e0) { // mov xN, x30
+				b.readsReturnAddr = true
+			}
 			st.step(in, &b)
 		case flowRet:
 			if _, ok := classARM64(in, opt); !ok {
@@ -386,6 +389,8 @@ func (in insnARM64) effect(st *stackARM64) (regs uint32, store, known bool) {
 			write(in.rn())
 		}
 		return regs, store, true
+	case in.is(0x3b200c00, 0x38200000): // atomic read-modify-write
+		return 0, true, false
 	case in.is(0x3b000000, 0x38000000), in.is(0x3b000000, 0x39000000): // single register
 		isLoad := in>>22&3 != 0
 		if in>>26&1 == 1 {

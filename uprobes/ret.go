@@ -56,9 +56,6 @@ func chooseReturns(p *Plan, fn *symbolizer.Function, opt *Options, b *body) (Ret
 func retMethod(p *Plan, fn *symbolizer.Function, opt *Options, b *body, isGo bool) (ReturnMethod, error) {
 	switch {
 	case b.retGuarded:
-		if !isGo && !opt.Unwinds && opt.ReturnMethod == ReturnAuto {
-			return ReturnUretprobe, nil
-		}
 		p.warn("returns are not observed: the kernel refuses probes on authenticated returns")
 		return ReturnNone, nil
 	case b.complete():
