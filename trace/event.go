@@ -21,6 +21,7 @@ const (
 	KindLost             // events could not be delivered: see Count, CPU, Cause
 	KindProcessExit      // the last thread of a process ended
 	KindDetached         // the overhead governor took Func's probes out; Count is its calls per second
+	KindComm             // the thread is called Comm
 )
 
 // Flags qualify an Event. The values are those of enum event_flags in
@@ -58,7 +59,7 @@ type Event struct {
 
 	Child    uint32 // Fork: thread id of the new task
 	ChildPID uint32 // Fork: process id of the new task
-	Comm     string // Fork, Exec: task name
+	Comm     string // Fork, Exec, Comm: task name
 	Count    uint64 // Lost: how many
 	CPU      int32  // Lost: on which CPU, -1 unknown
 	Cause    LostCause

@@ -91,8 +91,25 @@ func (p *Pairer) newLane(k laneKey) *Lane {
 		l = new(Lane)
 	}
 	l.PID, l.GoID, l.key = k.pid, k.goid, k
+	if k.goid == 0 {
+		l.Comm = p.comms[k.tid]
+	}
 	p.lanes[k] = l
 	return l
+}
+
+// name notes what a thread is called. What is known of threads is bounded by
+// how many there can be at once (kernel.pid_max).
+func (p *Pairer) name(pid, tid uint32, comm string) {
+	if comm == "" {
+		return
+	}
+	p.comms[tid] = comm
+	for _, goStack := range []bool{false, true} {
+		if l := p.lanes[laneKey{pid: pid, tid: tid, goStack: goStack}]; l != nil {
+			l.Comm = comm
+		}
+	}
 }
 
 // release forgets a goroutine without open calls: there can be millions.

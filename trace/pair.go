@@ -41,7 +41,8 @@ type Pairer struct {
 	lanes   map[laneKey]*Lane
 	last    *Lane
 	free    []*Lane
-	left    Call // the call that Leave is told of
+	left    Call              // the call that Leave is told of
+	comms   map[uint32]string // names of threads
 	// Orphans counts exits whose entry was not seen: calls that were
 	// running when tracing began, or whose entry was lost or filtered.
 	Orphans uint64
@@ -49,7 +50,7 @@ type Pairer struct {
 
 // NewPairer returns a Pairer that reports to sink. regions may be nil.
 func NewPairer(sink Sink, regions Regions) *Pairer {
-	return &Pairer{sink: sink, regions: regions, lanes: make(map[laneKey]*Lane)}
+	return &Pairer{sink: sink, regions: regions, lanes: make(map[laneKey]*Lane), comms: make(map[uint32]string)}
 }
 
 // Event consumes the next event.
@@ -62,13 +63,19 @@ func (p *Pairer) Event(e *Event) {
 		p.exit(e)
 		return
 	case KindFork:
+		p.name(e.ChildPID, e.Child, e.Comm)
 		p.fork(e)
+	case KindComm:
+		p.name(e.PID, e.TID, e.Comm)
 	case KindExec:
 		p.closeProcess(e.PID, e.Time, EndExec)
+		p.name(e.PID, e.PID, e.Comm)
 	case KindTaskExit:
+		delete(p.comms, e.TID)
 		p.closeLane(laneKey{pid: e.PID, tid: e.TID}, e.Time, EndTask)
 		p.closeLane(laneKey{pid: e.PID, tid: e.TID, goStack: true}, e.Time, EndTask)
 	case KindProcessExit:
+		delete(p.comms, e.TID)
 		p.closeProcess(e.PID, e.Time, EndTask)
 	case KindGoExit:
 		p.closeLane(laneKey{pid: e.PID, goid: e.GoID, goStack: true}, e.Time, EndGo)

@@ -278,6 +278,12 @@ func (j *JSON) Event(e *trace.Event) {
 		b = j.appendEvent(b, "usdt", e)
 		b = append(append(b, ','), j.name(e.Func).fields...)
 		b = appendHexArray(append(b, `,"args":`...), e.Args, e.Unread)
+	case trace.KindDetached:
+		b = append(b, `{"type":"detached","ts":`...)
+		b = appendUint(b, e.Time)
+		b = append(append(b, ','), j.name(e.Func).fields...)
+		b = append(b, `,"rate":`...)
+		b = appendUint(b, e.Count)
 	case trace.KindLost:
 		b = append(b, `{"type":"lost","cause":"`...)
 		b = append(b, e.Cause.String()...)

@@ -103,6 +103,15 @@ var scenes = []struct {
 		thread.enter(fnWorker)
 		s.send(thread.event(trace.Event{Kind: trace.KindTaskExit}))
 	}},
+	{"detached", func(s *stage) {
+		a := s.thread(1, 1)
+		a.enter(fnMain)
+		for i := range 7 {
+			s.send(trace.Event{Kind: trace.KindDetached, Func: trace.FuncID(i % 4), Count: 1_200_000 >> i})
+		}
+		s.wait(ms)
+		a.leave(fnMain, ms)
+	}},
 	{"args", func(s *stage) {
 		a := s.thread(4711, 4711)
 		a.enter(fnMain, 1, 0x7ffd12345678)

@@ -21,7 +21,9 @@ const (
 	// Line buffers, lanes and threads kept for reuse.
 	maxPooledBytes = 16 << 20
 	maxIdleLanes   = 1024
-	maxKnownLanes  = 64 << 10
+	// Functions detached at once that are named.
+	maxDetached   = 5
+	maxKnownLanes = 64 << 10
 	// maxTime keeps window arithmetic from overflowing.
 	maxTime = 1 << 62
 )
@@ -63,7 +65,9 @@ type Tree struct {
 	pid        uint32  // first process seen: its goroutines go without a pid
 	labelWidth int
 	losing     bool
-	lost       loss // not printed yet, summed up while losing
+	detached   int    // functions detached at once
+	detachedAt uint64 // when
+	lost       loss   // not printed yet, summed up while losing
 }
 
 // held is an entry that waits; it is stale when its lane has moved on.
@@ -135,6 +139,9 @@ func (t *Tree) Err() error { return t.out.err }
 func (t *Tree) Close() error {
 	if t.losing {
 		t.printLost()
+	}
+	if t.detached > maxDetached {
+		t.printMoreDetached()
 	}
 	t.releaseAll()
 	t.flush()
@@ -225,6 +232,9 @@ func (ls *treeLane) leavePath(c *trace.Call) {
 func (t *Tree) advance(now uint64) {
 	if t.losing {
 		t.printLost()
+	}
+	if t.detached > maxDetached {
+		t.printMoreDetached()
 	}
 	if now >= t.windowEnd {
 		t.nextWindow(now)

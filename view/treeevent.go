@@ -16,6 +16,10 @@ func (t *Tree) Event(e *trace.Event) {
 		t.lose(e)
 		return
 	}
+	if e.Kind == trace.KindDetached && e.Time == t.detachedAt && t.detached >= maxDetached {
+		t.detached++ // only counted
+		return
+	}
 	t.advance(e.Time)
 	switch e.Kind {
 	case trace.KindFork:
@@ -51,6 +55,8 @@ func (t *Tree) Event(e *trace.Event) {
 		ls.path, ls.ended = ls.path[:0], true
 	case trace.KindUSDT:
 		t.printUSDT(e)
+	case trace.KindDetached:
+		t.printDetached(e)
 	}
 	t.limit()
 }
@@ -80,6 +86,41 @@ func (t *Tree) printUSDT(e *trace.Event) {
 	b = append(append(b, "◆ "...), n.exit...)
 	b = appendArgs(b, e.Args, e.Unread)
 	t.end(ls, append(b, n.module...))
+}
+
+// printDetached says, on a line of no lane, that a function is traced no more.
+func (t *Tree) printDetached(e *trace.Event) {
+	if e.Time != t.detachedAt {
+		t.detached, t.detachedAt = 0, e.Time
+	}
+	t.detached++
+	t.flush()
+	n := t.name(e.Func)
+	b := t.beginApart("⏏ ")
+	b = append(append(b, n.exit...), ": "...)
+	b = append(b, Rate(e.Count, sec)...)
+	t.endApart(append(b, ", detached"...))
+}
+
+// printMoreDetached counts the functions that were not named.
+func (t *Tree) printMoreDetached() {
+	t.flush()
+	b := t.beginApart("⏏ and ")
+	b = AppendCount(b, uint64(t.detached-maxDetached))
+	t.detached = 0
+	t.endApart(append(b, " more detached"...))
+}
+
+// beginApart starts a line that belongs to no lane.
+func (t *Tree) beginApart(mark string) []byte {
+	b := append(t.out.buf, blanks[:durationWidth+1+2]...)
+	return append(append(b, t.text.yellow...), mark...)
+}
+
+func (t *Tree) endApart(b []byte) {
+	t.out.buf = append(append(b, t.text.reset...), '\n')
+	t.printed = laneKey{}
+	t.out.spill()
 }
 
 // lose adds a loss to the one that is not printed yet, or begins one.
