@@ -16,8 +16,9 @@ import (
 func (t *Tracer) manage(ctx context.Context) {
 	tick := time.NewTicker(governorPeriod)
 	defer tick.Stop()
-	looked := time.Now()
-	cpu := t.cpuTimes()
+	t.mu.Lock()
+	looked, cpu := t.attached, t.cpu
+	t.mu.Unlock()
 	for {
 		select {
 		case <-ctx.Done():
@@ -89,29 +90,6 @@ func (t *Tracer) govern(elapsed time.Duration, last cpuTimes) {
 	for _, h := range out {
 		t.removed = append(t.removed, removal{h, now})
 	}
-	t.noteRemoved(out)
-}
-
-// noteRemoved names the functions that were taken out.
-func (t *Tracer) noteRemoved(out []hot) {
-	const most = 5
-	for _, h := range out[:min(most, len(out))] {
-		t.note("%s: %s, detached", t.funcs.Func(h.id).Name, rate(h.rate))
-	}
-	if n := len(out) - most; n > 0 {
-		t.note("and %s more detached to keep the overhead below %g %%", count(n, "function"), t.opt.MaxOverhead)
-	}
-}
-
-// rate is calls per second as a person says it.
-func rate(n uint64) string {
-	switch {
-	case n >= 1e6:
-		return fmt.Sprintf("%.1f M/s", float64(n)/1e6)
-	case n >= 1e3:
-		return fmt.Sprintf("%.0f k/s", float64(n)/1e3)
-	}
-	return fmt.Sprintf("%d/s", n)
 }
 
 // count is "1 function" or "2 functions".
@@ -124,14 +102,6 @@ func count(n int, what string) string {
 
 // cpuTimes is the CPU time of each process at the last look.
 type cpuTimes map[uint32]time.Duration
-
-func (t *Tracer) cpuTimes() cpuTimes {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	c := make(cpuTimes)
-	c.update(t.processes)
-	return c
-}
 
 // update returns the CPU time used since the last update.
 func (c cpuTimes) update(processes map[uint32]*process) time.Duration {

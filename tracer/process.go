@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/sbxtrace/sbxtrace/loader"
 	"github.com/sbxtrace/sbxtrace/symbolizer"
@@ -184,6 +185,10 @@ func (t *Tracer) attachModule(p *process, m mapped) error {
 		// are in a child from its first instruction on.
 		scope = 0
 		known.everyone = true
+	}
+	if t.attached.IsZero() {
+		t.attached, t.cpu = time.Now(), make(cpuTimes)
+		t.cpu.update(t.processes)
 	}
 	path, err := m.openPath()
 	if err == nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sbxtrace/sbxtrace/loader"
+	"github.com/sbxtrace/sbxtrace/symbolizer"
 	"github.com/sbxtrace/sbxtrace/trace"
 	"github.com/sbxtrace/sbxtrace/uprobes"
 )
@@ -77,6 +78,9 @@ type Tracer struct {
 	internal  map[trace.FuncID]bool // probes of our own, no function of the user's
 	report    Report
 	names     []string // what could have been selected, for the error
+
+	attached time.Time // when the first probes began to count
+	cpu      cpuTimes  // of the targets then and later
 
 	symbols stackSymbols
 	regions regions
@@ -176,11 +180,37 @@ func (t *Tracer) Run(ctx context.Context, sink trace.Sink) (orphans uint64, err 
 		cancel()
 	})
 	h := &handler{t: t, pairer: trace.NewPairer(sink, t.regions.find)}
+	t.nameThreads(h.pairer)
 	err = t.loader.Run(ctx, h)
 	cancel()
 	wg.Wait()
 	h.pairer.Finish(h.now)
 	return h.pairer.Orphans, err
+}
+
+// nameThreads tells the pairer what the threads are called that were there
+// before tracing began.
+func (t *Tracer) nameThreads(p *trace.Pairer) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for pid := range t.processes {
+		tids, err := symbolizer.Threads(int(pid))
+		if err != nil {
+			continue // it ended; its end is reported by the kernel
+		}
+		for _, tid := range tids {
+			if comm, err := symbolizer.Comm(tid); err == nil {
+				p.Event(&trace.Event{Kind: trace.KindComm, PID: pid, TID: uint32(tid), Comm: comm})
+			}
+		}
+	}
+}
+
+// Attached is when the first probes began to count: ns, CLOCK_MONOTONIC.
+func (t *Tracer) Attached() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return loader.Now() - uint64(time.Since(t.attached))
 }
 
 // Close takes all probes out. It is safe to call twice.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/sbxtrace/sbxtrace/loader"
 	"github.com/sbxtrace/sbxtrace/trace"
@@ -72,6 +73,9 @@ func (w *watch) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	sink := &fanOut{stats: w.stats, live: w.live, cancel: cancel}
+	if w.live == nil || w.json != nil {
+		sink.detached = w.noteDetached // a tree says it itself
+	}
 	orphans, err := w.tracer.Run(ctx, sink)
 	if w.live != nil && w.json == nil {
 		err = errors.Join(err, w.live.Close())
@@ -97,7 +101,7 @@ func (w *watch) summary(orphans uint64) error {
 		if rows, err = w.tracer.Rows(); err != nil {
 			return err
 		}
-		totals.Calls = 0
+		totals.Calls, totals.First, totals.Last = 0, w.tracer.Attached(), loader.Now()
 		for i := range rows {
 			totals.Calls += rows[i].Calls
 		}
@@ -121,6 +125,11 @@ func (w *watch) summary(orphans uint64) error {
 		return err
 	}
 	return w.histograms(rows, opt)
+}
+
+// noteDetached names a function that was taken out, and its rate.
+func (w *watch) noteDetached(e *trace.Event) {
+	w.notes.printf("%s: %s, detached", w.tracer.Functions().Func(e.Func).Name, view.Rate(e.Count, uint64(time.Second)))
 }
 
 // limit keeps the table that follows a live view to a screen; a table that was
@@ -165,6 +174,8 @@ type fanOut struct {
 	stats  *trace.Stats
 	live   liveView
 	cancel context.CancelFunc
+	// detached is told of functions that the governor took out; may be nil.
+	detached func(e *trace.Event)
 }
 
 func (s *fanOut) Enter(l *trace.Lane, c *trace.Call) {
@@ -184,6 +195,9 @@ func (s *fanOut) Leave(l *trace.Lane, c *trace.Call) {
 func (s *fanOut) Event(e *trace.Event) {
 	if e.Kind == trace.KindDetached {
 		s.stats.Detached(e.Func)
+		if s.detached != nil {
+			s.detached(e)
+		}
 	}
 	s.stats.Event(e)
 	if s.live != nil {
