@@ -16,11 +16,13 @@ const goABI0Suffix = ".abi0"
 func (t *goTable) goFunctions() []Function {
 	funcs := make([]Function, 0, t.nfunc)
 	wrapper := make([]bool, 0, t.nfunc)
+	last := uint64(0) // end of the function before: the table is sorted
 	for i := range t.nfunc {
 		f, ok := t.function(i)
-		if !ok || f.end == f.entry {
+		if !ok || f.end == f.entry || f.entry < last {
 			continue
 		}
+		last = f.end
 		name := t.name(f.nameOff)
 		if name == "" {
 			continue

@@ -89,7 +89,7 @@ func demangleWith(symbol string, options ...demangle.Option) (name string) {
 	}()
 	mangled, clone := cutClone(symbol)
 	name, err := demangle.ToString(mangled, options...)
-	if err != nil {
+	if err != nil || name == "" {
 		return symbol
 	}
 	return name + clone
