@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"runtime"
+	"sort"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -55,10 +56,7 @@ func Plan(bin *symbolizer.Binary, module string, m *uprobes.Matcher, o PlanOptio
 
 // place analyses the code of the candidates on all CPUs.
 func place(bin *symbolizer.Binary, all []symbolizer.Function, out []Candidate, o PlanOptions) {
-	entries := make(map[uint64]string, len(all))
-	for i := range all {
-		entries[all[i].Addr] = all[i].Symbol
-	}
+	code := layout(all)
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	const batch = 64
@@ -70,7 +68,7 @@ func place(bin *symbolizer.Binary, all []symbolizer.Function, out []Candidate, o
 					return
 				}
 				for i := from; i < min(from+batch, len(out)); i++ {
-					out[i].Plan, out[i].Err = analyze(bin, &out[i].Function, entries, o)
+					out[i].Plan, out[i].Err = analyze(bin, &out[i].Function, code, o)
 				}
 			}
 		})
@@ -78,7 +76,28 @@ func place(bin *symbolizer.Binary, all []symbolizer.Function, out []Candidate, o
 	wg.Wait()
 }
 
-func analyze(bin *symbolizer.Binary, fn *symbolizer.Function, entries map[uint64]string, o PlanOptions) (*uprobes.Plan, error) {
+// layout is the functions of a file by address.
+type layout []symbolizer.Function
+
+// find returns the function that the code at addr belongs to, nil for none.
+func (l layout) find(addr uint64) *symbolizer.Function {
+	i := sort.Search(len(l), func(i int) bool { return l[i].Addr > addr })
+	if i == 0 || addr-l[i-1].Addr >= max(l[i-1].Size, 1) {
+		return nil
+	}
+	return &l[i-1]
+}
+
+// part returns the part of fn, split off by the compiler, that addr lies in.
+func (l layout) part(fn *symbolizer.Function, addr uint64) *symbolizer.Function {
+	f := l.find(addr)
+	if f == nil || !f.Fragment || f.Symbol != "" && fn.Symbol != "" && baseName(f.Symbol) != baseName(fn.Symbol) {
+		return nil
+	}
+	return f
+}
+
+func analyze(bin *symbolizer.Binary, fn *symbolizer.Function, all layout, o PlanOptions) (*uprobes.Plan, error) {
 	if fn.IFunc {
 		return nil, fmt.Errorf("%s: %w: it only chooses between implementations (IFUNC) and runs once, when it is bound", fn.Name, uprobes.ErrNotProbeable)
 	}
@@ -86,17 +105,32 @@ func analyze(bin *symbolizer.Binary, fn *symbolizer.Function, entries map[uint64
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", uprobes.ErrNotProbeable, err)
 	}
-	own := baseName(fn.Symbol)
 	opt := uprobes.Options{
 		ReturnMethod:      o.Returns,
 		Unwinds:           o.Unwinds,
 		NeedArgs:          o.NeedArgs,
 		EmulatedNops:      o.Kernel.AtLeast(6, 16),
 		Optimized5ByteNop: o.Kernel.AtLeast(6, 18),
-		SameFunction:      func(addr uint64) bool { s, ok := entries[addr]; return ok && own != "" && baseName(s) == own },
-		OtherEntry:        func(addr uint64) bool { _, ok := entries[addr]; return ok && addr != fn.Addr },
+		SameFunction:      func(addr uint64) bool { return all.part(fn, addr) != nil },
+		OtherEntry: func(addr uint64) bool {
+			f := all.find(addr)
+			return f != nil && f.Addr == addr && addr != fn.Addr
+		},
 	}
-	return uprobes.Analyze(bin.Arch, code, *fn, opt)
+	plan, err := uprobes.Analyze(bin.Arch, code, *fn, opt)
+	if err != nil {
+		return nil, err
+	}
+	for _, addr := range plan.Parts {
+		part := all.part(fn, addr)
+		if part == nil {
+			continue
+		}
+		if code, err := bin.Code(part); err != nil || !plan.AddPart(bin.Arch, code, *part) {
+			plan.Warnings = append(plan.Warnings, "returns from "+part.Name+" are not observed")
+		}
+	}
+	return plan, nil
 }
 
 // baseName is a symbol without what compilers append to parts and clones of a

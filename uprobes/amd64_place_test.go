@@ -405,6 +405,43 @@ func TestPlaceCallbacks(t *testing.T) {
 	}
 }
 
+// Clang lets code behind a call that never returns jump to the padding behind
+// the function: that is no tail call.
+func TestJumpToPadding(t *testing.T) {
+	// push %rbx; pop %rbx; ret; call; jmp to the end; call
+	code := unhex(t, "53 5b c3 e8 00 01 00 00 eb 05 e8 00 01 00 00")
+	fn := testFunction(code, symbolizer.LangC)
+	for _, function := range []bool{true, false} {
+		p, err := Analyze(elf.EM_X86_64, code, fn, Options{
+			OtherEntry: func(addr uint64) bool { return function && addr == fn.Addr+fn.Size },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.TailJumps != function {
+			t.Errorf("a function begins there: %v, tail jumps: %v", function, p.TailJumps)
+		}
+	}
+}
+
+// A function whose only RET is in its cold part still has one.
+func TestAddOnlyPart(t *testing.T) {
+	code := unhex(t, "53 e8 00 01 00 00 e9 f5 01 00 00")
+	cold := unhex(t, "31 c0 5b c3")
+	fn := testFunction(code, symbolizer.LangCPP)
+	part := symbolizer.Function{Name: "f.cold", Addr: testAddr + 0x200, Offset: testOffset + 0x200, Size: uint64(len(cold)), Fragment: true}
+	p, err := Analyze(elf.EM_X86_64, code, fn, Options{Unwinds: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !p.AddPart(elf.EM_X86_64, cold, part) {
+		t.Error("part not understood")
+	}
+	if got, want := retOffsets(p), []int{0x200 + 3}; !slices.Equal(got, want) {
+		t.Errorf("RET sites %v, want %v", got, want)
+	}
+}
+
 func TestAddPart(t *testing.T) {
 	code := unhex(t, "53 85 ff 0f 84 00 02 00 00 e8 00 01 00 00 5b c3")
 	cold := unhex(t, "31 c0 5b c3 e9 00 fd ff ff")

@@ -79,7 +79,7 @@ func linearAMD64(code []byte, fn *symbolizer.Function, opt *Options, s *scratch)
 		case flowJump, flowCond:
 			t := int64(next) + int64(in.imm)
 			if t < 0 || t >= int64(n) {
-				b.leave(fn.Addr+uint64(t), st.depth, opt)
+				b.leave(fn, fn.Addr+uint64(t), st.depth, opt)
 				break
 			}
 			b.target(int32(t))
@@ -324,7 +324,7 @@ func followAMD64(code []byte, fn *symbolizer.Function, opt *Options, s *scratch)
 				stop = in.flow == flowJump
 				t := int64(next) + int64(in.imm)
 				if t < 0 || t >= int64(n) {
-					b.leave(fn.Addr+uint64(t), depthUnknown, opt)
+					b.leave(fn, fn.Addr+uint64(t), depthUnknown, opt)
 					break
 				}
 				b.target(int32(t))

@@ -214,7 +214,7 @@ func scanARM64(code []byte, fn *symbolizer.Function, opt *Options, s *scratch) b
 		case flowJump, flowCond:
 			t := int64(off) + int64(rel)
 			if t < 0 || t >= int64(n) {
-				b.leave(fn.Addr+uint64(t), st.depth, opt)
+				b.leave(fn, fn.Addr+uint64(t), st.depth, opt)
 				break
 			}
 			b.target(int32(t))

@@ -98,6 +98,8 @@ type Plan struct {
 	NoReturn bool
 	// Warnings are short phrases on what will be missing or inexact.
 	Warnings []string
+
+	method ReturnMethod // how returns are observed; parts may have the only ones
 }
 
 func (p *Plan) warn(format string, args ...any) {
@@ -159,6 +161,7 @@ func Analyze(arch elf.Machine, code []byte, fn symbolizer.Function, opt Options)
 	if entry.warning != "" {
 		p.warn("%s", entry.warning)
 	}
+	p.method = method
 	p.Returns = b.returnSites(method, &fn, &p.Entry)
 	return p, nil
 }

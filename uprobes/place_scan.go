@@ -3,6 +3,8 @@ package uprobes
 import (
 	"slices"
 	"sync"
+
+	"github.com/sbxtrace/sbxtrace/symbolizer"
 )
 
 // body is what one pass over a function's code tells.
@@ -62,7 +64,10 @@ func (b *body) target(t int32) {
 // leave judges a jump out of the function at the given stack depth: with a
 // frame still on the stack the target cannot be another function. Without one
 // it may be either, even by name: f.part.0 is a function.
-func (b *body) leave(target uint64, depth int32, opt *Options) {
+func (b *body) leave(fn *symbolizer.Function, target uint64, depth int32, opt *Options) {
+	if target == fn.Addr+fn.Size && opt.OtherEntry != nil && !opt.OtherEntry(target) {
+		return // behind a call that never returns: clang jumps to the padding
+	}
 	same := opt.SameFunction != nil && opt.SameFunction(target)
 	if depth > 0 || same {
 		b.part(target)

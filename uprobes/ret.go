@@ -95,7 +95,7 @@ func (p *Plan) AddPart(arch elf.Machine, code []byte, fn symbolizer.Function) bo
 	if !fn.Fragment || fn.Size < uint64(len(code)) || len(code) == 0 || len(code) > maxCodeSize {
 		return false
 	}
-	if len(p.Returns) == 0 || p.Returns[0].Role != RoleRet {
+	if p.method != ReturnRet {
 		return true
 	}
 	scan, _, ok := forMachine(arch)
