@@ -357,11 +357,11 @@ static __always_inline void stateful_exit(struct pt_regs *ctx, struct where *w, 
 out:
 	if (s->sent > s->depth)
 		s->sent = s->depth;
-	/* Callers that tail-called end with this RET: they have none of their own. */
+	/* Callers that tail-called and are watched at their RETs end with this exit: they have none of their own. */
 	for (int j = 0; j < FRAMES; j++) {
 		__u32 n = s->depth;
 
-		if (!n || n > FRAMES || w->flags & FLAG_HOOKED)
+		if (!n || n > FRAMES)
 			break;
 		f = frame_at(s, n - 1);
 		if (f->sp != w->sp || f->cookie_flags & COOKIE_HOOKED)

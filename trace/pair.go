@@ -160,6 +160,7 @@ func (p *Pairer) exit(e *Event) {
 	at := l.find(e)
 	if at < 0 {
 		p.Orphans++
+		p.endTailCallers(l, e)
 		p.release(l)
 		return
 	}
@@ -184,12 +185,9 @@ func (p *Pairer) exit(e *Event) {
 	p.release(l)
 }
 
-// endTailCallers ends the callers that jumped to the function whose RET e is:
+// endTailCallers ends the callers that jumped to the function whose exit e is:
 // watched at RET instructions, they have no exit of their own.
 func (p *Pairer) endTailCallers(l *Lane, e *Event) {
-	if e.Flags&FlagHooked != 0 {
-		return
-	}
 	for i := len(l.Open) - 1; i >= 0; i-- {
 		c := &l.Open[i]
 		if c.stack != l.cur.serial {
