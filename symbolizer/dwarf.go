@@ -5,6 +5,7 @@ import (
 	"compress/zlib"
 	"debug/dwarf"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -29,6 +30,11 @@ type dwarfIndex struct {
 	data  *dwarf.Data
 	units []dwarfUnit
 	spans []unitSpan // sorted by start
+
+	// What several debug files share (DWARF 5 calls it supplementary, dwz wrote it
+	// first); nil if nothing is shared. It has strings and names, no units.
+	shared  *dwarfIndex
+	strings string // .debug_str, set for the shared file only
 
 	mu    sync.Mutex // guards what follows
 	lines unitCache[*lineTable]
@@ -68,17 +74,11 @@ func (b *Binary) loadDWARF() (idx *dwarfIndex, err error) {
 	if err != nil || sections["info"] == nil || sections["abbrev"] == nil {
 		return nil, err
 	}
-	data, err := dwarf.New(sections["abbrev"], nil, nil, sections["info"], sections["line"], nil, sections["ranges"], sections["str"])
+	idx, err = newDWARFIndex(sections)
 	if err != nil {
-		return nil, fmt.Errorf("%s: DWARF: %w: %w", b.Path, ErrMalformed, err)
+		return nil, fmt.Errorf("%s: %w", b.Path, err)
 	}
-	for _, name := range []string{"addr", "line_str", "rnglists", "str_offsets"} {
-		if err := data.AddSection(".debug_"+name, sections[name]); err != nil {
-			return nil, fmt.Errorf("%s: DWARF: %w: %w", b.Path, ErrMalformed, err)
-		}
-	}
-	idx = &dwarfIndex{data: data, names: make(map[dwarf.Offset]string)}
-	idx.lines.limit, idx.trees.limit = maxLineRows, maxTreeNodes
+	idx.shared = b.loadSharedDWARF()
 	for _, root := range unitRoots(sections["info"], b.byteOrder()) {
 		if err := idx.addUnit(root); err != nil {
 			return nil, fmt.Errorf("%s: DWARF unit at %#x: %w", b.Path, root, err)
@@ -86,6 +86,83 @@ func (b *Binary) loadDWARF() (idx *dwarfIndex, err error) {
 	}
 	slices.SortFunc(idx.spans, func(a, b unitSpan) int { return cmp.Compare(a.start, b.start) })
 	return idx, nil
+}
+
+func newDWARFIndex(sections map[string][]byte) (*dwarfIndex, error) {
+	data, err := dwarf.New(sections["abbrev"], nil, nil, sections["info"], sections["line"], nil, sections["ranges"], sections["str"])
+	if err != nil {
+		return nil, fmt.Errorf("DWARF: %w: %w", ErrMalformed, err)
+	}
+	for _, name := range []string{"addr", "line_str", "rnglists", "str_offsets"} {
+		if err := data.AddSection(".debug_"+name, sections[name]); err != nil {
+			return nil, fmt.Errorf("DWARF: %w: %w", ErrMalformed, err)
+		}
+	}
+	idx := &dwarfIndex{data: data, names: make(map[dwarf.Offset]string)}
+	idx.lines.limit, idx.trees.limit = maxLineRows, maxTreeNodes
+	return idx, nil
+}
+
+// loadSharedDWARF loads the file that .gnu_debugaltlink names: Debian's debug
+// packages move there what their programs have in common. Without it some names
+// of inlined functions are missing, nothing else.
+func (b *Binary) loadSharedDWARF() *dwarfIndex {
+	link := b.section(".gnu_debugaltlink")
+	if link == nil {
+		return nil
+	}
+	data, err := b.sectionData(link, 64<<10)
+	if err != nil {
+		return nil
+	}
+	name, id, ok := strings.Cut(string(data), "\x00")
+	if !ok || name == "" || len(id) < 2 {
+		return nil
+	}
+	want := hex.EncodeToString([]byte(id))
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(filepath.Dir(b.Path), name)
+	}
+	candidates := []string{name}
+	for _, dir := range b.debugDirs() {
+		candidates = append(candidates, filepath.Join(dir, ".build-id", want[:2], want[2:]+".debug"))
+	}
+	for _, path := range candidates {
+		f, err := Options{NoDebugFiles: true}.Open(path)
+		if err != nil {
+			continue
+		}
+		defer f.close()
+		if f.BuildID != want {
+			continue
+		}
+		sections, err := f.dwarfSections()
+		if err != nil {
+			continue
+		}
+		if idx, err := newDWARFIndex(sections); err == nil {
+			idx.strings = string(sections["str"])
+			return idx
+		}
+	}
+	return nil
+}
+
+// str returns a string attribute, which may be in the shared file.
+func (idx *dwarfIndex) str(e *dwarf.Entry, attr dwarf.Attr) string {
+	field := e.AttrField(attr)
+	if field == nil {
+		return ""
+	}
+	switch v := field.Val.(type) {
+	case string:
+		return v
+	case int64:
+		if field.Class == dwarf.ClassStringAlt && idx.shared != nil {
+			return cString(idx.shared.strings, uint64(v))
+		}
+	}
+	return ""
 }
 
 // dwarfSections reads the sections that lines and inlining need, by the part of
@@ -272,15 +349,15 @@ func (idx *dwarfIndex) line(addr uint64) (file string, line int) {
 func (idx *dwarfIndex) lineTable(unit int32) *lineTable {
 	return idx.lines.get(unit, func() (*lineTable, int) {
 		t := &lineTable{}
-		t.decode(idx.data, idx.units[unit].entry)
+		t.decode(idx, idx.units[unit].entry)
 		return t, len(t.rows) + len(t.files)
 	})
 }
 
-func (t *lineTable) decode(data *dwarf.Data, unit *dwarf.Entry) {
+func (t *lineTable) decode(idx *dwarfIndex, unit *dwarf.Entry) {
 	var err error
 	defer guard(&err, "line table")
-	r, err := data.LineReader(unit)
+	r, err := idx.data.LineReader(unit)
 	if err != nil || r == nil {
 		return
 	}
@@ -294,7 +371,7 @@ func (t *lineTable) decode(data *dwarf.Data, unit *dwarf.Entry) {
 		if !ok {
 			name := ""
 			if row.File != nil {
-				name = absolute(unit, row.File.Name)
+				name = idx.absolute(unit, row.File.Name)
 			}
 			number = int32(len(t.files))
 			t.files = append(t.files, name)
@@ -322,8 +399,8 @@ func (t *lineTable) decode(data *dwarf.Data, unit *dwarf.Entry) {
 
 // absolute joins a relative file name with the directory that the compiler ran
 // in. DWARF 5 leaves that to the reader.
-func absolute(unit *dwarf.Entry, name string) string {
-	dir, _ := unit.Val(dwarf.AttrCompDir).(string)
+func (idx *dwarfIndex) absolute(unit *dwarf.Entry, name string) string {
+	dir := idx.str(unit, dwarf.AttrCompDir)
 	// Reproducible builds record a relative directory, which debug/dwarf has
 	// joined or not, depending on the version.
 	if name == "" || filepath.IsAbs(name) || !filepath.IsAbs(dir) {

@@ -209,3 +209,34 @@ func TestInflateOld(t *testing.T) {
 		}
 	}
 }
+
+// TestSharedDebugFile: names that dwz moved to a file of their own are found, and
+// their absence costs only them.
+func TestSharedDebugFile(t *testing.T) {
+	check := func(path string, leaf, stem string) {
+		t.Helper()
+		b := open(t, path, Options{NoDebugFiles: true})
+		entry := byName(t, b, "entry_one")
+		deepest := []Frame(nil)
+		for a := entry.Addr; a < entry.Addr+entry.Size; a++ {
+			if frames := b.Inlines(a); len(frames) > len(deepest) {
+				deepest = frames
+			}
+		}
+		if len(deepest) != 3 || deepest[0].Function != leaf || deepest[1].Function != stem || deepest[2].Function != "entry_one" {
+			t.Fatalf("frames are %+v", deepest)
+		}
+		for i, line := range []int{3, 5, 6} {
+			if filepath.Base(deepest[i].File) != "a.c" || deepest[i].Line != line {
+				t.Errorf("frame %d is at %s:%d, want line %d", i, deepest[i].File, deepest[i].Line, line)
+			}
+		}
+	}
+	check("testdata/dwz/libone.so", "shared_leaf", "shared_stem")
+	alone := filepath.Join(t.TempDir(), "libone.so")
+	copyFile(t, "testdata/dwz/libone.so", alone)
+	check(alone, "", "")
+	// Another file of that name is not taken for it.
+	copyFile(t, "testdata/elf/dwarf5.so", filepath.Join(filepath.Dir(alone), "shared.debug"))
+	check(alone, "", "")
+}

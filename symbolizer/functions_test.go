@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -291,6 +292,34 @@ func TestCodeLimits(t *testing.T) {
 	} {
 		if code, err := b.Code(&f); err == nil || code != nil {
 			t.Errorf("%s: %d bytes, error %v", name, len(code), err)
+		}
+	}
+}
+
+// TestConcurrentUse: the lazily read tables are read once, whoever asks first.
+func TestConcurrentUse(t *testing.T) {
+	for _, path := range []string{compile(t, "names.cc", "-g"), goBuild(t, "plain")} {
+		b := open(t, path, Options{NoDebugFiles: true})
+		var wg sync.WaitGroup
+		counts := make([]int, 8)
+		for i := range counts {
+			wg.Go(func() {
+				b.HasUnwinder()
+				funcs, _ := b.Functions()
+				counts[i] = len(funcs)
+				for j := i; j < len(funcs); j += 50 {
+					b.Lookup(funcs[j].Addr)
+					b.Line(funcs[j].Addr)
+					b.Inlines(funcs[j].Addr)
+				}
+				b.InlinedAt(func(name string) bool { return name == "main.inner" })
+			})
+		}
+		wg.Wait()
+		for _, n := range counts {
+			if n == 0 || n != counts[0] {
+				t.Errorf("%s: numbers of functions differ: %v", path, counts)
+			}
 		}
 	}
 }

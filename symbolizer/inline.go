@@ -293,7 +293,7 @@ func (idx *dwarfIndex) unitFiles(unit int32) []string {
 	files := make([]string, len(r.Files()))
 	for i, f := range r.Files() {
 		if f != nil {
-			files[i] = absolute(entry, f.Name)
+			files[i] = idx.absolute(entry, f.Name)
 		}
 	}
 	return files
@@ -323,16 +323,25 @@ func (idx *dwarfIndex) name(off dwarf.Offset, depth int) string {
 		return ""
 	}
 	name := ""
-	if linkage, ok := e.Val(dwarf.AttrLinkageName).(string); ok {
+	if linkage := idx.str(e, dwarf.AttrLinkageName); linkage != "" {
 		name = Demangle(linkage)
 	}
 	for _, attr := range []dwarf.Attr{dwarf.AttrAbstractOrigin, dwarf.AttrSpecification} {
-		if origin, ok := e.Val(attr).(dwarf.Offset); ok && name == "" {
-			name = idx.name(origin, depth+1)
+		origin := e.AttrField(attr)
+		if origin == nil || name != "" {
+			continue
+		}
+		switch at := origin.Val.(type) {
+		case dwarf.Offset:
+			name = idx.name(at, depth+1)
+		case int64:
+			if origin.Class == dwarf.ClassReferenceAlt && idx.shared != nil {
+				name = idx.shared.name(dwarf.Offset(at), depth+1)
+			}
 		}
 	}
-	if plain, ok := e.Val(dwarf.AttrName).(string); ok && name == "" {
-		name = plain
+	if name == "" {
+		name = idx.str(e, dwarf.AttrName)
 	}
 	if len(idx.names) >= maxNames {
 		clear(idx.names)
