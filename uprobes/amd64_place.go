@@ -14,33 +14,12 @@ const maxPrologue = 24
 
 const pageSize = 4096
 
-// placeAMD64 chooses the entry site: see walkAMD64 for the rules. What it gives
-// up when they cannot be met, in this order: arguments, then counting a Go call
-// once when the stack grows.
+// placeAMD64 chooses the entry site: see walkAMD64 for the rules.
 func placeAMD64(code []byte, fn *symbolizer.Function, opt *Options, b *body, atEntrySP bool) (entrySite, error) {
 	if isSigreturnAMD64(code) {
 		return entrySite{}, errors.New("signal trampoline: unwinders recognise it by its bytes")
 	}
-	start := int32(0)
-	if fn.Lang == symbolizer.LangGo {
-		start = goStackCheckAMD64(code)
-	}
-	site, err := walkAMD64(code, fn, opt, b, start, atEntrySP)
-	if err != nil && opt.NeedArgs {
-		// The first instruction is one that the kernel refuses, such as a locked
-		// one: a late site is better than none.
-		late := *opt
-		late.NeedArgs = false
-		if site, err = walkAMD64(code, fn, &late, b, start, atEntrySP); err == nil && site.off > 0 {
-			site.warning = "arguments may have changed before the entry site"
-		}
-	}
-	if err != nil && start > 0 {
-		if site, err = walkAMD64(code, fn, opt, b, 0, atEntrySP); err == nil {
-			site.warning = "a call that grows the stack counts twice"
-		}
-	}
-	return site, err
+	return placeWith(walkAMD64, goStackCheckAMD64, code, fn, opt, b, atEntrySP)
 }
 
 // isSigreturnAMD64 recognises the code that the kernel makes signal handlers
@@ -128,13 +107,8 @@ func (b *body) passAMD64(in *insnAMD64, st *stackAMD64, opt *Options, lang symbo
 	if b.problem != "" && (e.regs|e.vector != 0 || e.store) {
 		return "code and data mixed after instruction"
 	}
-	if e.store {
-		base, index := in.mem()
-		if index != baseNone || base != regRSP || st.depth == depthUnknown || in.disp >= st.depth {
-			if base == regRSP || opt.NeedArgs {
-				return "memory written"
-			}
-		}
+	if e.store && b.storeMatters(in, st, opt, lang) {
+		return "memory written"
 	}
 	if opt.NeedArgs {
 		args, vectors := uint32(argRegsSysV), uint32(argVectorsSysV)
@@ -146,6 +120,22 @@ func (b *body) passAMD64(in *insnAMD64, st *stackAMD64, opt *Options, lang symbo
 		}
 	}
 	return ""
+}
+
+// storeMatters reports whether a store may change what an entry probe behind it
+// reads: the return address, arguments on the stack, or, where arguments are
+// recorded, memory that they point to. The function's own frame does not matter,
+// nor do the slots above it in which Go functions save argument registers.
+func (b *body) storeMatters(in *insnAMD64, st *stackAMD64, opt *Options, lang symbolizer.Lang) bool {
+	const word = 8
+	base, index := in.mem()
+	if base != regRSP || index != baseNone || st.depth == depthUnknown {
+		return base == regRSP || opt.NeedArgs
+	}
+	if lang == symbolizer.LangGo {
+		return in.disp > st.depth-word && in.disp < st.depth+word
+	}
+	return in.disp > st.depth-word
 }
 
 // onlyNops reports whether code, a part of a function's beginning, does

@@ -299,11 +299,15 @@ func TestPlaceAMD64(t *testing.T) {
 			placement{entry: 18, class: Emulated, rets: []int{24}, props: "calls"}},
 		{"Go, before frame pointers were pushed", gO, Options{}, `
 			49 3b 66 10 76 13
-			48 83 ec 10       # sub $16, %rsp: single-stepped, but behind the check
+			48 83 ec 10       # sub $16, %rsp
 			48 89 44 24 18    # mov %rax, 24(%rsp): spill to the caller's frame
 			e8 00 01 00 00 48 83 c4 10 c3
 			e8 00 02 00 00 eb e0`,
-			placement{entry: 6, class: SingleStepped, rets: []int{24}, props: "calls"}},
+			placement{entry: 15, class: Emulated, sp: 16, rets: []int{24}, props: "calls"}},
+		{"Go, nothing emulated behind the check: still behind it", gO, args, `
+			49 3b 66 10 76 07 48 83 ec 10 31 c0 c3   # sub; xor %eax, %eax
+			e8 00 02 00 00 eb ec`,
+			placement{entry: 6, class: SingleStepped, rets: []int{12}, props: "calls tail"}},
 		{"Go, nosplit", gO, args, `55 48 89 e5 48 8b 00 5d c3`,
 			placement{class: Emulated, rets: []int{8}}},
 		{"Go, nosplit leaf without a frame", gO, args, `48 ff c0 c3`,

@@ -158,7 +158,7 @@ func (st *stackARM64) step(in insnARM64, b *body) {
 		case rd == armFP && rn == armSP && st.depth > 0 && int64(st.depth)+imm > 0:
 			st.frame = int32(int64(st.depth) + imm)
 		}
-	case in.is(0xdfe0001f, 0x8b20001f), in.is(0xff80001f, 0x9200001f): // add, sub extended; and
+	case in.is(0xbfe0001f, 0x8b20001f), in.is(0xff80001f, 0x9200001f): // add, sub extended; and
 		if in.rd() == armSP {
 			st.depth = depthUnknown
 		}
@@ -261,14 +261,7 @@ func placeARM64(code []byte, fn *symbolizer.Function, opt *Options, b *body, atE
 	if fn.Addr%4 != 0 || fn.Offset%4 != 0 {
 		return entrySite{}, errors.New("not aligned to 4 bytes")
 	}
-	if fn.Lang == symbolizer.LangGo {
-		if start := goStackCheckARM64(code); start > 0 {
-			if site, err := walkARM64(code, fn, opt, b, start, atEntrySP); err == nil {
-				return site, nil
-			}
-		}
-	}
-	return walkARM64(code, fn, opt, b, 0, atEntrySP)
+	return placeWith(walkARM64, goStackCheckARM64, code, fn, opt, b, atEntrySP)
 }
 
 func walkARM64(code []byte, fn *symbolizer.Function, opt *Options, b *body, start int32, atEntrySP bool) (entrySite, error) {
@@ -292,11 +285,12 @@ func walkARM64(code []byte, fn *symbolizer.Function, opt *Options, b *body, star
 				why = "stack pointer moved before +" + strconv.Itoa(int(off))
 				break
 			}
-			if ok && class != SingleStepped {
+			kind, _ := in.flow()
+			if ok && class != SingleStepped && kind != flowRet {
 				return entrySite{off: off, class: class, sp: st.depth, reason: nameARM64(in) + atOffset(off) + ", " + class.String()}, nil
 			}
 			if ok && !found {
-				fallback, found = entrySite{off: off, class: SingleStepped, sp: st.depth}, true
+				fallback, found = entrySite{off: off, class: class, sp: st.depth}, true
 			}
 			if stop := passARM64(in, &st, opt, fn.Lang, atEntrySP); stop != "" {
 				why = stop + atOffset(off)
@@ -308,7 +302,7 @@ func walkARM64(code []byte, fn *symbolizer.Function, opt *Options, b *body, star
 	if !found {
 		return fallback, errors.New("no instruction that the kernel can probe: " + why)
 	}
-	fallback.reason = "+" + strconv.Itoa(int(fallback.off)) + ", single-stepped: " + why
+	fallback.reason = "+" + strconv.Itoa(int(fallback.off)) + ", " + fallback.class.String() + ": " + why
 	return fallback, nil
 }
 
@@ -389,8 +383,13 @@ func (in insnARM64) effect(st *stackARM64) (regs uint32, store, known bool) {
 			write(in.rn())
 		}
 		return regs, store, true
-	case in.is(0x3b200c00, 0x38200000): // atomic read-modify-write
-		return 0, true, false
+	case in.is(0x3b200c00, 0x38200000), in.is(0x3f800000, 0x08800000): // atomic read-modify-write, acquire and release
+		write(in.rd())
+		write(uint8(in >> 16 & 31))
+		return regs, true, true
+	case in.is(0x3b000000, 0x18000000): // literals
+		write(in.rd())
+		return regs, false, true
 	case in.is(0x3b000000, 0x38000000), in.is(0x3b000000, 0x39000000): // single register
 		isLoad := in>>22&3 != 0
 		if in>>26&1 == 1 {
@@ -408,7 +407,11 @@ func (in insnARM64) effect(st *stackARM64) (regs uint32, store, known bool) {
 	case in.is(0xfff00000, 0xd5300000): // mrs
 		write(in.rd())
 		return regs, false, true
+	case in.is(0xfff00000, 0xd5100000), in.is(0xfff8f01f, 0xd500401f): // msr
+		return 0, false, true
 	}
+	// Exclusive loads are here, too: a probe behind one takes the reservation
+	// away, and the store that waits for it would fail forever.
 	return 0, false, false
 }
 

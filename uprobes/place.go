@@ -78,7 +78,9 @@ type Options struct {
 type Plan struct {
 	Entry Site
 	// Returns is empty, or one site with RoleReturn (its offset is the entry's),
-	// or one site with RoleRet per RET instruction, by ascending offset.
+	// or one site with RoleRet per RET instruction, by ascending offset. In a
+	// function of one RET that site has the entry's offset: probes there have to
+	// run in the order entry, return.
 	Returns []Site
 	// TailJumps says that the function may end in a jump to other code, so that
 	// a call can end without passing one of its RET instructions.
@@ -191,6 +193,36 @@ type entrySite struct {
 	sp      int32 // Site.SPAdjust
 	reason  string
 	warning string // for Plan.Warnings; empty if there is nothing to say
+}
+
+// walkFunc looks for the entry site from offset start on.
+type walkFunc func(code []byte, fn *symbolizer.Function, opt *Options, b *body, start int32, atEntrySP bool) (entrySite, error)
+
+// placeWith looks for the entry site by walk, in Go functions behind the check
+// for stack space. When the rules cannot be met it gives up first the
+// arguments, then counting a Go call once when the stack grows.
+func placeWith(walk walkFunc, goStackCheck func([]byte) int32,
+	code []byte, fn *symbolizer.Function, opt *Options, b *body, atEntrySP bool) (entrySite, error) {
+	start := int32(0)
+	if fn.Lang == symbolizer.LangGo {
+		start = goStackCheck(code)
+	}
+	site, err := walk(code, fn, opt, b, start, atEntrySP)
+	if err != nil && opt.NeedArgs {
+		// The first instruction is one that the kernel refuses, such as a locked
+		// one: a late site is better than none.
+		late := *opt
+		late.NeedArgs = false
+		if site, err = walk(code, fn, &late, b, start, atEntrySP); err == nil && site.off > 0 {
+			site.warning = "arguments may have changed before the entry site"
+		}
+	}
+	if err != nil && start > 0 {
+		if site, err = walk(code, fn, opt, b, 0, atEntrySP); err == nil {
+			site.warning = "a call that grows the stack counts twice"
+		}
+	}
+	return site, err
 }
 
 // maxCodeSize is the largest function that is looked at, as in package

@@ -13,7 +13,7 @@ func BenchmarkAnalyze(b *testing.B) {
 	if err != nil {
 		b.Skip(err)
 	}
-	fns := loadFuncs(b, path)
+	fns := loadFuncs(b, path, elf.EM_X86_64)
 	bytes := 0
 	for i := range fns {
 		bytes += len(fns[i].code)

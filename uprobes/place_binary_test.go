@@ -74,14 +74,14 @@ type testFunc struct {
 }
 
 // loadFuncs returns the functions of a binary with their code.
-func loadFuncs(tb testing.TB, path string) []testFunc {
+func loadFuncs(tb testing.TB, path string, arch elf.Machine) []testFunc {
 	tb.Helper()
 	b, err := symbolizer.Open(path)
 	if err != nil {
 		tb.Skip(err)
 	}
 	defer b.Close()
-	if b.Arch != elf.EM_X86_64 {
+	if b.Arch != arch {
 		tb.Skipf("%s is for %s", path, b.Arch)
 	}
 	fns, err := b.Functions()
@@ -127,7 +127,7 @@ func TestRealBinaries(t *testing.T) {
 }
 
 func checkBinary(t *testing.T, c binaryCase) {
-	fns := loadFuncs(t, c.path)
+	fns := loadFuncs(t, c.path, elf.EM_X86_64)
 	if len(fns) < 1000 {
 		t.Fatalf("only %d functions with code", len(fns))
 	}
