@@ -26,7 +26,7 @@ type Candidate struct {
 type PlanOptions struct {
 	Returns  uprobes.ReturnMethod
 	NeedArgs bool
-	// Unwinds: exceptions or panics may pass through frames of the process.
+	// Unwinds: exceptions, panics or coroutines may leave frames of the process.
 	Unwinds bool
 	// Kernel's release, which decides what is emulated. Zero: the oldest.
 	Kernel loader.KernelVersion

@@ -20,7 +20,7 @@ type process struct {
 	main    fileID
 	matcher *uprobes.Matcher
 	usdt    *uprobes.USDTMatcher
-	unwinds bool            // exceptions or panics may pass through its frames
+	unwinds bool            // return probes would be in its way
 	done    map[fileID]bool // modules looked at
 }
 

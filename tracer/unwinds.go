@@ -1,6 +1,7 @@
 package tracer
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/sbxtrace/sbxtrace/symbolizer"
@@ -25,16 +26,36 @@ var raising = map[string]bool{
 	"__cxa_throw": true, "_Unwind_RaiseException": true,
 }
 
-// unwinds reports whether exceptions or panics may pass through frames of a
-// process that has this module mapped. Return probes must not be in their way:
-// an unwinder does not know the trampoline's address, and aborts the process.
+// switching are functions that continue on another stack, and those that make
+// one: of the C library, and of the coroutine libraries that programs carry in
+// themselves (Boost.Context and what is made of it, libcoro, libco, libaco,
+// State Threads, Ruby, MariaDB, libtask).
+var switching = map[string]bool{
+	"makecontext": true, "swapcontext": true, "setcontext": true,
+	"jump_fcontext": true, "make_fcontext": true, "ontop_fcontext": true, "bthread_jump_fcontext": true,
+	"coro_transfer": true, "coroutine_transfer": true, "co_switch": true, "co_swap": true, "coctx_swap": true,
+	"acosw": true, "_st_md_cxt_restore": true, "my_context_continue": true, "contextswitch": true,
+}
+
+// unwinds reports whether calls may be left otherwise than in the order in which
+// return probes expect it, in a process that has this module mapped. Exceptions
+// and panics: an unwinder does not know the trampoline's address, and aborts
+// the process. Coroutines: the kernel keeps one list of return addresses per
+// thread and takes those of lower stacks for left, so that a coroutine on such
+// a stack would return to nowhere.
 func unwinds(m *mapped, bin *symbolizer.Binary) bool {
 	for _, prefix := range passive {
 		if strings.HasPrefix(m.Name(), prefix) {
 			return false
 		}
 	}
-	if bin.IsGo() || !bin.HasUnwinder() {
+	if bin.IsGo() {
+		return false
+	}
+	if switchesStacks(m, bin) {
+		return true
+	}
+	if !bin.HasUnwinder() {
 		return false
 	}
 	if dynamic, err := bin.File().DynamicSymbols(); err == nil {
@@ -64,4 +85,21 @@ func unwinds(m *mapped, bin *symbolizer.Binary) bool {
 		}
 	}
 	return !named
+}
+
+// switchesStacks reports whether a module has or calls functions that continue
+// on another stack.
+func switchesStacks(m *mapped, bin *symbolizer.Binary) bool {
+	if dynamic, err := bin.File().DynamicSymbols(); err == nil {
+		for _, s := range dynamic {
+			if switching[s.Name] {
+				return true
+			}
+		}
+	}
+	if !m.Main {
+		return false
+	}
+	fns, err := bin.Functions()
+	return err == nil && slices.ContainsFunc(fns, func(f symbolizer.Function) bool { return switching[f.Symbol] })
 }
