@@ -69,7 +69,7 @@ func props(p *Plan) string {
 		is   bool
 		name string
 	}{
-		{p.Calls, "calls"}, {p.TailJumps, "tail"}, {p.Split, "split"}, {p.SelfRecursive, "self"}, {p.NoReturn, "noreturn"},
+		{p.Calls, "calls"}, {p.TailJumps, "tail"}, {p.Split, "split"}, {p.SelfRecursive, "self"}, {p.NoReturn, "noreturn"}, {p.LoopsAtStart, "loop"},
 	} {
 		if f.is {
 			s = append(s, f.name)
@@ -196,7 +196,7 @@ func TestPlaceAMD64(t *testing.T) {
 			84 c0             # test %al, %al
 			75 f6             # jne +0
 			c3`,
-			placement{class: SingleStepped, uret: true, props: "tail self"}},
+			placement{class: SingleStepped, uret: true, props: "loop", warning: "each round counts"}},
 		{"loop whose head lies before the push", c, Options{}, `
 			31 c0             # xor %eax, %eax
 			48 ff c8          # dec %rax, loop head

@@ -101,9 +101,6 @@ func linearAMD64(code []byte, fn *symbolizer.Function, opt *Options, s *scratch)
 		off = next
 	}
 	b.mixed = b.mixed || pending != 0
-	if b.jumpsToStart && fn.Lang != symbolizer.LangGo {
-		b.selfRecursive, b.tailJumps = true, true
-	}
 	return b
 }
 

@@ -231,9 +231,6 @@ func scanARM64(code []byte, fn *symbolizer.Function, opt *Options, s *scratch) b
 			st.depth = depthUnknown
 		}
 	}
-	if b.jumpsToStart && fn.Lang != symbolizer.LangGo {
-		b.selfRecursive, b.tailJumps = true, true
-	}
 	b.rets = s.rets
 	return b
 }

@@ -71,7 +71,7 @@ func TestPlaceARM64(t *testing.T) {
 		{"jump out with a frame", symbolizer.LangC, args, words(stp, 0xb4001000, bl, ldp, retLR),
 			placement{class: SingleStepped, uret: true, props: "calls split"}},
 		{"loop at the start", symbolizer.LangC, args, words(addX0, 0xb5ffffe0, retLR),
-			placement{class: SingleStepped, uret: true, props: "tail self"}},
+			placement{class: SingleStepped, uret: true, props: "loop", warning: "each round counts"}},
 		{"alloca: the depth is unknown, then restored from x29", symbolizer.LangC, unwinds, words(stp, movFP, 0xcb2863ff, bl, 0x910003bf, ldp, retLR),
 			placement{class: SingleStepped, rets: []int{24}, props: "calls"}},
 		{"store-release first is refused: only the RET is left", symbolizer.LangC, args, words(0xc89ffc01, retLR),

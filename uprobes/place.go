@@ -93,8 +93,13 @@ type Plan struct {
 	Parts []uint64
 	// Calls says that the function calls others: it is not a leaf.
 	Calls bool
-	// SelfRecursive says that the function calls (or tail-calls) itself directly.
+	// SelfRecursive says that the function calls itself directly.
 	SelfRecursive bool
+	// LoopsAtStart says that a branch of the function leads to its first byte: a
+	// loop, or recursion that the compiler turned into one. Each round hits the
+	// entry site, with the stack pointer of the call. It is never set for Go
+	// functions, which branch there only to retry after their stack grew.
+	LoopsAtStart bool
 	// NoReturn says that the function has neither a RET nor a jump out: it can
 	// only end by an exception, a longjmp or with the thread.
 	NoReturn bool
@@ -146,6 +151,7 @@ func Analyze(arch elf.Machine, code []byte, fn symbolizer.Function, opt Options)
 		Parts:         b.parts,
 		Calls:         b.calls,
 		SelfRecursive: b.selfRecursive,
+		LoopsAtStart:  b.jumpsToStart && fn.Lang != symbolizer.LangGo,
 		NoReturn:      len(b.rets) == 0 && !b.retGuarded && !b.tailJumps && len(b.parts) == 0 && b.complete(),
 	}
 	method, err := chooseReturns(p, &fn, &opt, &b)
@@ -164,6 +170,9 @@ func Analyze(arch elf.Machine, code []byte, fn symbolizer.Function, opt Options)
 		p.warn("%s", entry.warning)
 	}
 	p.method = method
+	if p.LoopsAtStart {
+		p.warn("a loop begins at the first byte: each round counts as a call")
+	}
 	p.Returns = b.returnSites(method, &fn, &p.Entry)
 	return p, nil
 }

@@ -18,7 +18,7 @@ type body struct {
 	// hit more than once per call.
 	minTarget int32
 	// jumpsToStart says that a branch goes back to the first byte: the retry
-	// after a Go function grew its stack, or a self tail call.
+	// after a Go function grew its stack, or a loop.
 	jumpsToStart bool
 
 	calls         bool
