@@ -63,7 +63,7 @@ type Call struct {
 
 	Func      FuncID
 	Parent    FuncID // the traced caller, valid when Depth > 0
-	Depth     int32  // traced calls open in this lane at entry
+	Depth     int32  // traced calls that it is nested in: its caller's Depth and one
 	TID       uint32 // thread at entry
 	End       EndKind
 	HasRet    bool

@@ -10,8 +10,13 @@ import (
 const (
 	maxFreeLanes = 1024
 	maxKeptOpen  = 4096
-	maxStacks    = 64
+	maxStacks    = 1024
 )
+
+// stackReach is how far apart, in bytes, two stack pointers of one coroutine
+// may be when the memory between them was not used yet. Stacks of coroutines
+// are several times larger, frames hardly ever as large.
+const stackReach = 16 << 10
 
 // holds reports whether a call of fn is open.
 func (l *Lane) holds(fn FuncID) bool {
@@ -30,34 +35,85 @@ func below(a, b uint64) bool { return int64(a) < int64(b) }
 
 // switchStack makes the stack that sp lies on the lane's present one. Where
 // the memory layout is not known, all is taken for one stack.
-func (p *Pairer) switchStack(l *Lane, sp uint64) {
+func (p *Pairer) switchStack(l *Lane, sp, now uint64) {
 	if l.key.goStack || p.regions == nil || l.cur.has(sp) {
 		return
 	}
-	for _, r := range l.stacks {
-		if r.has(sp) {
-			l.cur = r
-			return
-		}
-	}
-	lo, hi, ok := p.regions(l.PID, sp)
-	if !ok {
+	if r := l.stackOf(sp); r != nil {
+		l.cur = *r
 		return
 	}
-	// A stack that grew keeps its upper end.
+	r, ok := p.regions(l.PID, sp)
+	switch {
+	case !ok && l.serial == 0:
+		return
+	case ok && (r.Own || !r.Shared && l.key.tid != l.PID && l.serial == 0):
+		// A stack that grew keeps its upper end.
+		for i := range l.stacks {
+			if s := &l.stacks[i]; !s.shared && s.hi == r.Hi {
+				s.lo = r.Lo
+				l.cur = *s
+				return
+			}
+		}
+		p.addStack(l, region{lo: r.Lo, hi: r.Hi}, now)
+	default:
+		p.addStack(l, region{lo: sp, hi: sp + 1, shared: true}, now)
+	}
+}
+
+// stackOf returns the stack of those used so far that sp lies on, nil for none.
+// One that shares its mapping with others is taken to reach a little farther
+// than it was seen to, and grows.
+func (l *Lane) stackOf(sp uint64) *region {
+	var nearest *region
+	distance := uint64(stackReach) + 1
 	for i := range l.stacks {
-		if r := &l.stacks[i]; r.hi == hi {
-			r.lo = lo
-			l.cur = *r
-			return
+		r := &l.stacks[i]
+		switch {
+		case r.has(sp):
+			return r
+		case !r.shared:
+		case sp < r.lo && r.lo-sp < distance:
+			nearest, distance = r, r.lo-sp
+		case sp >= r.hi && sp-r.hi < distance:
+			nearest, distance = r, sp-r.hi
 		}
 	}
+	if nearest != nil {
+		nearest.lo, nearest.hi = min(nearest.lo, sp), max(nearest.hi, sp+1)
+	}
+	return nearest
+}
+
+// addStack makes a stack known and the lane's present one. Beyond maxStacks the
+// oldest is forgotten: its calls are closed.
+func (p *Pairer) addStack(l *Lane, r region, now uint64) {
 	if len(l.stacks) == maxStacks {
+		oldest := l.stacks[0].serial
 		l.stacks = append(l.stacks[:0], l.stacks[1:]...)
+		for i := len(l.Open) - 1; i >= 0; i-- {
+			if l.Open[i].stack == oldest {
+				p.end(l, i, now, EndUnwound)
+			}
+		}
 	}
 	l.serial++
-	l.cur = region{lo: lo, hi: hi, serial: l.serial}
-	l.stacks = append(l.stacks, l.cur)
+	r.serial = l.serial
+	l.cur = r
+	l.stacks = append(l.stacks, r)
+}
+
+// callerOf returns the index of the innermost of the first n open calls on a
+// stack: the caller of the next one there. Where there is none, on the stack of
+// a signal handler or of a new coroutine, it is the call that was interrupted.
+func (l *Lane) callerOf(n int, stack uint32) int {
+	for i := n - 1; i >= 0; i-- {
+		if l.Open[i].stack == stack {
+			return i
+		}
+	}
+	return n - 1
 }
 
 // lane returns the lane that e ran on, made on first use.

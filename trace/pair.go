@@ -23,14 +23,22 @@ type laneKey struct {
 type region struct {
 	lo, hi uint64
 	serial uint32
+	shared bool // lo and hi are what was seen of it: its mapping holds others too
 }
 
 func (r region) has(sp uint64) bool { return sp >= r.lo && sp < r.hi }
 
-// Regions tells the bounds of the memory mapping that holds a stack address of
-// a process, so that signal stacks and coroutines are told from frames that
-// were left. It returns false when it does not know.
-type Regions func(pid uint32, sp uint64) (lo, hi uint64, ok bool)
+// Region is the memory mapping that holds a stack address.
+type Region struct {
+	Lo, Hi uint64
+	Own    bool // it is one stack, and the thread's own
+	Shared bool // it may hold several stacks: the heap
+}
+
+// Regions tells the mapping of a stack address of a process, so that signal
+// stacks and coroutines are told from frames that were left. It returns false
+// when it does not know.
+type Regions func(pid uint32, sp uint64) (Region, bool)
 
 // Pairer makes calls of events: it keeps one stack of open calls per lane and
 // settles by stack pointer what exits do not tell. It is not safe for
@@ -111,7 +119,7 @@ func (p *Pairer) Detach(fn FuncID, now uint64) {
 
 func (p *Pairer) enter(e *Event) {
 	l := p.lane(e)
-	p.switchStack(l, e.SP)
+	p.switchStack(l, e.SP, e.Time)
 	p.settle(l, e)
 
 	l.Open = append(l.Open, Call{})
@@ -119,12 +127,12 @@ func (p *Pairer) enter(e *Event) {
 	c := &l.Open[n-1]
 	c.Start, c.Last, c.SP = e.Time, e.Time, e.SP
 	c.Func, c.TID, c.flags = e.Func, e.TID, e.Flags
-	c.Depth, c.stack = int32(n-1), l.cur.serial
+	c.stack = l.cur.serial
 	c.Stack = e.Stack
 	c.NArgs = uint8(copy(c.Args[:], e.Args))
 	if n > 1 {
-		parent := &l.Open[n-2]
-		c.Parent = parent.Func
+		parent := &l.Open[l.callerOf(n-1, c.stack)]
+		c.Parent, c.Depth = parent.Func, parent.Depth+1
 		if parent.SP == c.SP {
 			c.group = parent.group + 1
 		}
@@ -156,7 +164,7 @@ func (p *Pairer) settle(l *Lane, e *Event) {
 
 func (p *Pairer) exit(e *Event) {
 	l := p.lane(e)
-	p.switchStack(l, e.SP)
+	p.switchStack(l, e.SP, e.Time)
 	at := l.find(e)
 	if at < 0 {
 		p.Orphans++
@@ -240,8 +248,10 @@ func (p *Pairer) end(l *Lane, i int, now uint64, end EndKind) {
 	*c = l.Open[i]
 	l.Open = append(l.Open[:i], l.Open[i+1:]...)
 	c.Last, c.End = max(now, c.Start), end
-	if i > 0 && l.Open[i-1].Func == c.Parent {
-		l.Open[i-1].Child += c.Duration()
+	if i > 0 {
+		if parent := &l.Open[l.callerOf(i, c.stack)]; parent.Func == c.Parent && parent.Depth == c.Depth-1 {
+			parent.Child += c.Duration()
+		}
 	}
 	if !c.Inherited {
 		p.sink.Leave(l, c)

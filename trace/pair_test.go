@@ -150,8 +150,17 @@ func TestPairerFork(t *testing.T) {
 }
 
 // stacks of a hundred bytes each, by their hundreds.
-func hundreds(_ uint32, sp uint64) (uint64, uint64, bool) {
-	return sp / 100 * 100, sp/100*100 + 100, true
+func hundreds(_ uint32, sp uint64) (Region, bool) {
+	return Region{Lo: sp / 100 * 100, Hi: sp/100*100 + 100, Own: true}, true
+}
+
+// heap is a stack above a million and a heap below, with whatever stacks are in
+// it.
+func heap(_ uint32, sp uint64) (Region, bool) {
+	if sp >= 1<<20 {
+		return Region{Lo: 1 << 20, Hi: 1 << 30, Own: true}, true
+	}
+	return Region{Hi: 1 << 20, Shared: true}, true
 }
 
 func TestPairerStacks(t *testing.T) {
@@ -159,9 +168,9 @@ func TestPairerStacks(t *testing.T) {
 		{"signal handler on a higher stack", "1>a@90 1>s@950 1>t@940 1<t@940 1<s@950 1<a@90",
 			"1>a .1>s ..1>t ..1<t:1/1 .1<s:3/2 1<a:5/2 "},
 		{"handler left by siglongjmp", "1>a@90 1>b@80 1>s@950 1>c@80 1<c@80 1<a@90",
-			"1>a .1>b ..1>s .1<b!unwound:2/2 ..1>c ..1<c:1/1 1<a:5/3 ..1<s!open:3/2 "},
+			"1>a .1>b ..1>s .1<b!unwound:2/2 .1>c .1<c:1/1 1<a:5/2 ..1<s!open:3/3 "},
 		{"coroutines take turns", "1>a@190 1>b@290 1>c@180 1<c@180 1>d@280 1<d@280 1<a@190 1<b@290",
-			"1>a .1>b ..1>c ..1<c:1/1 ..1>d ..1<d:1/1 1<a:6/6 .1<b:6/4 "},
+			"1>a .1>b .1>c .1<c:1/1 ..1>d ..1<d:1/1 1<a:6/5 .1<b:6/5 "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var g log
@@ -171,6 +180,49 @@ func TestPairerStacks(t *testing.T) {
 				t.Errorf("%s\n got %s\nwant %s", tt.script, g.String(), tt.want)
 			}
 		})
+	}
+}
+
+// Stacks that share a mapping are told apart by their distance.
+func TestPairerHeapStacks(t *testing.T) {
+	for _, tt := range []struct{ name, script, want string }{
+		{"coroutines in one heap, the second below the first",
+			"1>a@2000000 1>b@500000 1>c@499000 1>d@400000 1<c@499000 1<d@400000 1<b@500000 1<a@2000000",
+			"1>a .1>b ..1>c ...1>d ..1<c:2/2 ...1<d:2/2 .1<b:5/3 1<a:7/2 "},
+		{"and above it",
+			"1>a@2000000 1>b@500000 1>c@499000 1>d@600000 1<c@499000 1<d@600000 1<b@500000 1<a@2000000",
+			"1>a .1>b ..1>c ...1>d ..1<c:2/2 ...1<d:2/2 .1<b:5/3 1<a:7/2 "},
+		{"a scheduler between them",
+			"1>a@2000000 1>s@1999000 1>b@500000 1<s@1999000 1>s@1999000 1>c@400000 1<s@1999000 1<b@500000 1<c@400000 1<a@2000000",
+			"1>a .1>s ..1>b .1<s:2/2 .1>s ..1>c .1<s:2/2 ..1<b:5/5 ..1<c:3/3 1<a:9/5 "},
+		{"one that grows, and leaves frames by a jump",
+			"1>b@500000 1>c@490000 1>d@480000 1>c@490000 1<c@490000 1<b@500000",
+			"1>b .1>c ..1>d ..1<d!unwound:1/1 .1<c!unwound:2/1 .1>c .1<c:1/1 1<b:5/2 "},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var g log
+			p := NewPairer(&g, heap)
+			p.Finish(feed(t, p, tt.script))
+			if g.String() != tt.want {
+				t.Errorf("%s\n got %s\nwant %s", tt.script, g.String(), tt.want)
+			}
+		})
+	}
+}
+
+// More stacks than are kept: the oldest are closed, and nothing grows.
+func TestPairerManyStacks(t *testing.T) {
+	s := &counting{ends: make(map[EndKind]int)}
+	p := NewPairer(s, func(_ uint32, sp uint64) (Region, bool) { return Region{Shared: true}, true })
+	for i := range uint64(4 * maxStacks) {
+		p.Event(&Event{Kind: KindEntry, Time: i, PID: 1, TID: 1, SP: 1<<40 + i<<20})
+		if l := p.lanes[laneKey{pid: 1, tid: 1}]; len(l.stacks) > maxStacks || len(l.Open) > maxStacks {
+			t.Fatalf("%d stacks and %d open calls after %d", len(l.stacks), len(l.Open), i+1)
+		}
+	}
+	p.Finish(1 << 20)
+	if s.enters != 4*maxStacks || s.leaves != s.enters {
+		t.Errorf("%d entered, %d left", s.enters, s.leaves)
 	}
 }
 

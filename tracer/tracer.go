@@ -180,12 +180,23 @@ func (t *Tracer) Run(ctx context.Context, sink trace.Sink) (orphans uint64, err 
 		cancel()
 	})
 	h := &handler{t: t, pairer: trace.NewPairer(sink, t.regions.find)}
+	t.readLayouts()
 	t.nameThreads(h.pairer)
 	err = t.loader.Run(ctx, h)
 	cancel()
 	wg.Wait()
 	h.pairer.Finish(h.now)
 	return h.pairer.Orphans, err
+}
+
+// readLayouts takes up the processes' memory layouts while they are certain to
+// live.
+func (t *Tracer) readLayouts() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for pid := range t.processes {
+		t.regions.read(pid)
+	}
 }
 
 // nameThreads tells the pairer what the threads are called that were there
@@ -248,6 +259,7 @@ func (h *handler) Event(e *trace.Event) {
 		h.t.work.put(*e)
 	}
 	h.pairer.Event(e)
+	h.t.regions.event(e)
 }
 
 // Tick closes the calls of functions that the governor removed, once every

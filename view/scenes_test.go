@@ -157,8 +157,8 @@ var scenes = []struct {
 	}},
 	{"coroutines", func(s *stage) {
 		// Two coroutines take turns on one thread: calls do not nest.
-		p := trace.NewPairer(s.sink, func(_ uint32, sp uint64) (lo, hi uint64, ok bool) {
-			return sp &^ 0xffff, sp | 0xffff + 1, true
+		p := trace.NewPairer(s.sink, func(_ uint32, sp uint64) (trace.Region, bool) {
+			return trace.Region{Lo: sp &^ 0xffff, Hi: sp | 0xffff + 1, Own: true}, true
 		})
 		step := func(kind trace.Kind, fn trace.FuncID, sp uint64) {
 			s.wait(1000)
