@@ -10,19 +10,23 @@
  *   bits  0-23  function
  *   bits 24-39  group of sites
  *   bits 40-47  generation of the group
- *   bits 48-55  8-byte words from sp up to the slot of the return address
+ *   bits 48-55  8-byte words from sp up to the slot of the return address; at
+ *               a jump out of the function instead when it is taken: 0 always,
+ *               0x10 | the condition as x86 encodes it
  *   bits 56-63  enum cookie_flags
  */
 enum cookie_flags {
 	COOKIE_TAIL_JUMPS = 1 << 0,
 	COOKIE_HOOKED = 1 << 1,
 	COOKIE_ABI0 = 1 << 2,
+	COOKIE_TAIL = 1 << 3, /* the site is a jump to another function */
 };
 
 #define COOKIE_FUNC(c) ((__u32)(c) & 0xffffff)
 #define COOKIE_GROUP(c) ((__u32)((c) >> 24) & 0xffff)
 #define COOKIE_GENERATION(c) ((__u64)((c) >> 40) & 0xff)
 #define COOKIE_SP(c) (((__u64)((c) >> 48) & 0xff) * 8)
+#define COOKIE_CONDITION(c) ((__u32)((c) >> 48) & 0xff)
 #define COOKIE_FLAGS(c) ((__u32)((c) >> 56))
 
 /* What is running: ids, and where on which stack. */
@@ -136,7 +140,9 @@ static __always_inline bool locate(struct pt_regs *ctx, struct where *w, bool go
 	current_ids(&w->pid, &w->tid);
 	if (!group_counts(w->cookie) || !traced(w->pid, &goid_offset))
 		return false;
-	w->sp = REG_SP(ctx) + COOKIE_SP(w->cookie);
+	w->sp = REG_SP(ctx);
+	if (!(COOKIE_FLAGS(w->cookie) & COOKIE_TAIL))
+		w->sp += COOKIE_SP(w->cookie);
 	if (go && cfg_level > LEVEL_COUNT)
 		locate_goroutine(ctx, w, goid_offset);
 	return true;
@@ -243,7 +249,9 @@ static __always_inline void send_call(struct pt_regs *ctx, const struct where *w
 		e->c.sp = w->sp;
 		e->c.goid = w->goid;
 		if (kind == EVENT_EXIT) {
-			e->c.h.flags |= FLAG_RETURN;
+			/* At a tail jump there is no return value yet. */
+			if (!(COOKIE_FLAGS(w->cookie) & COOKIE_TAIL))
+				e->c.h.flags |= FLAG_RETURN;
 			e->args[0] = REG_RET(ctx);
 		} else if (go) {
 			go_args(ctx, e->args);

@@ -15,6 +15,40 @@
 /* A return probe runs after RET has popped the address. */
 #define RETURN_PROBE_POPPED 8
 
+/* Whether a conditional jump is taken: Intel SDM volume 1, appendix B. */
+static __always_inline bool condition_holds(const struct pt_regs *r, __u32 cc)
+{
+	bool cf = r->flags >> 0 & 1, pf = r->flags >> 2 & 1, zf = r->flags >> 6 & 1, sf = r->flags >> 7 & 1,
+	     of = r->flags >> 11 & 1, holds;
+
+	switch (cc >> 1 & 7) {
+	case 0:
+		holds = of;
+		break;
+	case 1:
+		holds = cf;
+		break;
+	case 2:
+		holds = zf;
+		break;
+	case 3:
+		holds = cf || zf;
+		break;
+	case 4:
+		holds = sf;
+		break;
+	case 5:
+		holds = pf;
+		break;
+	case 6:
+		holds = sf != of;
+		break;
+	default:
+		holds = zf || sf != of;
+	}
+	return holds != (cc & 1);
+}
+
 static __always_inline void c_args(const struct pt_regs *r, __u64 *a)
 {
 	a[0] = r->di;
@@ -41,6 +75,12 @@ static __always_inline void go_args(const struct pt_regs *r, __u64 *a)
 #define REG_RET(r) ((r)->user_regs.regs[0])
 #define REG_G(r) ((r)->user_regs.regs[28])
 #define RETURN_PROBE_POPPED 0
+
+/* Only unconditional jumps are sites on arm64. */
+static __always_inline bool condition_holds(const struct pt_regs *r, __u32 cc)
+{
+	return true;
+}
 
 static __always_inline void c_args(const struct pt_regs *r, __u64 *a)
 {

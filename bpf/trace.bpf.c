@@ -53,6 +53,9 @@ static __always_inline int leave(struct pt_regs *ctx, bool go, bool hooked)
 
 	if (!locate(ctx, &w, go) || !wanted_thread(w.tid))
 		return 0;
+	if (!hooked && COOKIE_FLAGS(w.cookie) & COOKIE_TAIL && COOKIE_CONDITION(w.cookie) &&
+	    !condition_holds(ctx, COOKIE_CONDITION(w.cookie)))
+		return 0; /* stays in the function */
 	if (hooked) {
 		w.sp -= RETURN_PROBE_POPPED;
 		w.flags |= FLAG_HOOKED;

@@ -41,6 +41,8 @@ type Probe struct {
 	TailJumps    bool   // the function may leave by a tail call
 	Hooked       bool   // the function's exits come from a return probe
 	ABI0         bool   // Go assembly: g is not in its register
+	Tail         bool   // the site is a jump to another function
+	Condition    uint8  // Tail: when it is taken, as uprobes.Condition
 	CostNS       uint32 // expected cost of a hit, for the overhead governor
 }
 
@@ -70,6 +72,7 @@ const (
 	flagTailJumps = 1 << 0
 	flagHooked    = 1 << 1
 	flagABI0      = 1 << 2
+	flagTail      = 1 << 3
 )
 
 // cookie packs what a program must know of the site it was hit at.
@@ -77,7 +80,7 @@ func cookie(id trace.FuncID, group uint16, generation uint8, p *Probe) (uint64, 
 	if id > maxFuncID {
 		return 0, fmt.Errorf("function id %d: at most %d functions can be traced at once", id, maxFuncID)
 	}
-	if p.SPAdjust > maxSPAdjust || p.SPAdjust%8 != 0 {
+	if p.SPAdjust > maxSPAdjust || p.SPAdjust%8 != 0 || p.Tail && p.SPAdjust != 0 {
 		return 0, fmt.Errorf("stack adjustment of %d bytes cannot be encoded", p.SPAdjust)
 	}
 	c := uint64(id) | uint64(group)<<cookieGroup | uint64(generation)<<cookieGen | p.SPAdjust/8<<cookieSP
@@ -89,6 +92,9 @@ func cookie(id trace.FuncID, group uint16, generation uint8, p *Probe) (uint64, 
 	}
 	if p.ABI0 {
 		c |= flagABI0 << cookieFlags
+	}
+	if p.Tail {
+		c |= flagTail<<cookieFlags | uint64(p.Condition)<<cookieSP
 	}
 	return c, nil
 }

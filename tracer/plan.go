@@ -150,7 +150,9 @@ func baseName(symbol string) string {
 func probes(fn *symbolizer.Function, p *uprobes.Plan, level loader.Level) []loader.Probe {
 	golang := fn.Lang == symbolizer.LangGo
 	hooked := len(p.Returns) > 0 && p.Returns[0].Role == uprobes.RoleReturn
-	common := loader.Probe{TailJumps: p.TailJumps, Hooked: hooked, ABI0: fn.ABI0}
+	// Where every tail jump is a site, a call that jumped has ended: nothing
+	// at its stack pointer can be called by it.
+	common := loader.Probe{TailJumps: p.TailJumps && !p.TailSites, Hooked: hooked, ABI0: fn.ABI0}
 
 	entry := common
 	entry.Program = loader.ProgramEntry
@@ -165,6 +167,7 @@ func probes(fn *symbolizer.Function, p *uprobes.Plan, level loader.Level) []load
 	for _, s := range p.Returns {
 		ret := common
 		ret.Offset, ret.SPAdjust = s.Offset, uint64(s.SPAdjust)
+		ret.Tail, ret.Condition = s.Role == uprobes.RoleTail, uint8(s.Condition)
 		switch {
 		case s.Role == uprobes.RoleReturn:
 			ret.Program = loader.ProgramReturn

@@ -64,7 +64,7 @@ func linearAMD64(code []byte, fn *symbolizer.Function, opt *Options, s *scratch)
 			table.step(&in)
 		case flowRet:
 			if st.depth > 0 { // a pushed address: rather a jump
-				b.tailJumps = true
+				b.tailJumps, b.tailsUnseen = true, true
 			}
 			s.rets = append(s.rets, off)
 		case flowCall:
@@ -79,7 +79,9 @@ func linearAMD64(code []byte, fn *symbolizer.Function, opt *Options, s *scratch)
 		case flowJump, flowCond:
 			t := int64(next) + int64(in.imm)
 			if t < 0 || t >= int64(n) {
-				b.leave(fn, fn.Addr+uint64(t), st.depth, opt)
+				if b.leave(fn, fn.Addr+uint64(t), st.depth, opt) {
+					b.tailAMD64(off, &in)
+				}
 				break
 			}
 			b.target(int32(t))
@@ -93,7 +95,7 @@ func linearAMD64(code []byte, fn *symbolizer.Function, opt *Options, s *scratch)
 				*m = markOf(st.depth)
 			}
 		case flowJumpInd:
-			b.jumpIndirect(&in, &table, &st, fn)
+			b.jumpIndirect(off, &in, &table, &st, fn)
 		}
 		if in.flow != flowNext && in.flow != flowCond && in.flow != flowCall && in.flow != flowCallInd {
 			st.depth = depthUnknown
@@ -105,7 +107,7 @@ func linearAMD64(code []byte, fn *symbolizer.Function, opt *Options, s *scratch)
 }
 
 // jumpIndirect judges an indirect jump: a switch table or a tail call.
-func (b *body) jumpIndirect(in *insnAMD64, table *tableJump, st *stackAMD64, fn *symbolizer.Function) {
+func (b *body) jumpIndirect(off int32, in *insnAMD64, table *tableJump, st *stackAMD64, fn *symbolizer.Function) {
 	switch {
 	case st.depth > 0: // the frame is still there
 	case in.prefix&prefixSeg != 0: // notrack: compilers emit it for switch tables alone
@@ -113,8 +115,23 @@ func (b *body) jumpIndirect(in *insnAMD64, table *tableJump, st *stackAMD64, fn 
 	case in.isMem() && in.modrm&7 == 4 && in.sib>>6 == 3 && (fn.Lang == symbolizer.LangGo || in.sib&7 == 5 && in.modrm>>6 == 0):
 		// Scaled by 8 from a fixed address, or in Go, which makes no tail calls
 		// through tables.
-	default:
+	case st.depth == 0:
 		b.tailJumps = true
+		b.tail(off, Always, SingleStepped)
+	default:
+		b.tailJumps, b.tailsUnseen = true, true
+	}
+}
+
+// tailAMD64 notes a direct jump to another function.
+func (b *body) tailAMD64(off int32, in *insnAMD64) {
+	switch {
+	case in.flow == flowJump:
+		b.tail(off, Always, Emulated)
+	case in.opMap == mapOne && in.op&0xf0 == 0x70, in.opMap == map0F && in.op&0xf0 == 0x80:
+		b.tail(off, Conditional|Condition(in.op&0xf), Emulated)
+	default: // jrcxz, loop: not worth a rule
+		b.tailsUnseen = true
 	}
 }
 
@@ -327,7 +344,7 @@ func followAMD64(code []byte, fn *symbolizer.Function, opt *Options, s *scratch)
 				b.target(int32(t))
 				s.work = append(s.work, int32(t))
 			case flowJumpInd:
-				b.tailJumps = true
+				b.tailJumps, b.tailsUnseen = true, true
 				b.problem = "jump through a table among data"
 				stop = true
 			case flowStop:

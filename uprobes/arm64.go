@@ -214,7 +214,13 @@ func scanARM64(code []byte, fn *symbolizer.Function, opt *Options, s *scratch) b
 		case flowJump, flowCond:
 			t := int64(off) + int64(rel)
 			if t < 0 || t >= int64(n) {
-				b.leave(fn, fn.Addr+uint64(t), st.depth, opt)
+				if b.leave(fn, fn.Addr+uint64(t), st.depth, opt) {
+					if kind == flowJump {
+						b.tail(off, Always, Emulated) // b: simulated
+					} else {
+						b.tailsUnseen = true
+					}
+				}
 				break
 			}
 			b.target(int32(t))
@@ -223,7 +229,7 @@ func scanARM64(code []byte, fn *symbolizer.Function, opt *Options, s *scratch) b
 			}
 		case flowJumpInd:
 			if st.depth <= 0 && !armTableJump(code, off) {
-				b.tailJumps = true
+				b.tailJumps, b.tailsUnseen = true, true
 			}
 		}
 		switch kind {

@@ -78,13 +78,16 @@ type Options struct {
 type Plan struct {
 	Entry Site
 	// Returns is empty, or one site with RoleReturn (its offset is the entry's),
-	// or one site with RoleRet per RET instruction, by ascending offset. In a
+	// or one site with RoleRet per RET instruction and one with RoleTail per jump
+	// to another function that surely ends the call, by ascending offset. In a
 	// function of one RET that site has the entry's offset: probes there have to
 	// run in the order entry, return.
 	Returns []Site
 	// TailJumps says that the function may end in a jump to other code, so that
 	// a call can end without passing one of its RET instructions.
 	TailJumps bool
+	// TailSites says that every such jump is among Returns, with RoleTail.
+	TailSites bool
 	// Split says that parts of the function lie elsewhere (name.cold); a RET in
 	// those is not among Returns.
 	Split bool
@@ -174,6 +177,7 @@ func Analyze(arch elf.Machine, code []byte, fn symbolizer.Function, opt Options)
 		p.warn("a loop begins at the first byte: each round counts as a call")
 	}
 	p.Returns = b.returnSites(method, &fn, &p.Entry)
+	p.TailSites = method == ReturnRet && p.TailJumps && !b.tailsUnseen
 	return p, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"debug/elf"
 	"errors"
+	"fmt"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -241,10 +242,40 @@ func checkPlan(t *testing.T, l *listing, fn *testFunc, p *Plan, opt Options) {
 		}
 	}
 	for _, s := range p.Returns {
-		got = append(got, s.Offset-fn.Offset+fn.Addr)
+		addr := s.Offset - fn.Offset + fn.Addr
+		if s.Role == RoleTail {
+			checkTail(t, l, fn, s, addr)
+			continue
+		}
+		got = append(got, addr)
 	}
 	if !slices.Equal(want, got) {
 		t.Errorf("%s: RETs at %#x, objdump shows %#x (%v)", fn.Name, got, want, p.Warnings)
+	}
+}
+
+// checkTail makes sure that a tail site is a jump out of the function under the
+// condition that the site tells.
+func checkTail(t *testing.T, l *listing, fn *testFunc, s Site, addr uint64) {
+	t.Helper()
+	text := l.insns[addr]
+	f := strings.Fields(text)
+	for len(f) > 1 && (f[0] == "bnd" || f[0] == "notrack" || strings.HasPrefix(f[0], "rex")) {
+		f = f[1:]
+	}
+	if len(f) < 2 || f[0][0] != 'j' {
+		t.Errorf("%s: tail site at %#x is %q", fn.Name, addr, text)
+		return
+	}
+	if conditional := f[0] != "jmp"; conditional != (s.Condition != Always) {
+		t.Errorf("%s: tail site at %#x with condition %#x is %q", fn.Name, addr, s.Condition, text)
+	}
+	if class := objdumpClass(strings.Join(f, " "), Options{}); class != s.Class {
+		t.Errorf("%s: tail site at %#x is %s, objdump shows %q", fn.Name, addr, s.Class, text)
+	}
+	var target uint64
+	if _, err := fmt.Sscanf(f[1], "%x", &target); err == nil && target >= fn.Addr && target < fn.Addr+fn.Size {
+		t.Errorf("%s: tail site at %#x stays in the function: %q", fn.Name, addr, text)
 	}
 }
 

@@ -21,6 +21,11 @@ type body struct {
 	// after a Go function grew its stack, or a loop.
 	jumpsToStart bool
 
+	// tails are the jumps to other functions with the stack as at entry, by
+	// which a call ends as by a RET; tailsUnseen says that there may be more.
+	tails       []tailJump
+	tailsUnseen bool
+
 	calls         bool
 	selfRecursive bool
 	tailJumps     bool      // a jump leaves the function with the stack as at entry
@@ -61,20 +66,36 @@ func (b *body) target(t int32) {
 	}
 }
 
+// tailJump is a jump out of a function by which the call ends.
+type tailJump struct {
+	off   int32
+	cond  Condition
+	class InsnClass
+}
+
+// tail notes a jump by which a call ends.
+func (b *body) tail(off int32, cond Condition, class InsnClass) {
+	b.tails = append(b.tails, tailJump{off, cond, class})
+}
+
 // leave judges a jump out of the function at the given stack depth: with a
 // frame still on the stack the target cannot be another function. Without one
-// it may be either, even by name: f.part.0 is a function.
-func (b *body) leave(fn *symbolizer.Function, target uint64, depth int32, opt *Options) {
+// it may be either, even by name: f.part.0 is a function. It reports whether
+// the call surely ends here.
+func (b *body) leave(fn *symbolizer.Function, target uint64, depth int32, opt *Options) bool {
 	if target == fn.Addr+fn.Size && opt.OtherEntry != nil && !opt.OtherEntry(target) {
-		return // behind a call that never returns: clang jumps to the padding
+		return false // behind a call that never returns: clang jumps to the padding
 	}
 	same := opt.SameFunction != nil && opt.SameFunction(target)
 	if depth > 0 || same {
 		b.part(target)
 	}
+	ends := depth == 0 && !same
 	if depth == 0 || depth == depthUnknown && !same {
 		b.tailJumps = true
+		b.tailsUnseen = b.tailsUnseen || !ends
 	}
+	return ends
 }
 
 // complete reports whether all RET instructions are known.

@@ -33,7 +33,7 @@ func checkInvariants(fn *symbolizer.Function, arch elf.Machine, opt Options, p *
 			return fmt.Errorf("return probe %+v with entry %+v", p.Returns, p.Entry)
 		case s.Role == RoleReturn && (fn.Lang == symbolizer.LangGo || opt.ReturnMethod == ReturnRet):
 			return fmt.Errorf("return probe %+v", s)
-		case s.Role != RoleReturn && (s.Role != RoleRet || opt.ReturnMethod == ReturnUretprobe):
+		case s.Role != RoleReturn && (s.Role != RoleRet && s.Role != RoleTail || opt.ReturnMethod == ReturnUretprobe):
 			return fmt.Errorf("return site %+v", s)
 		case i > 0 && s.Offset <= p.Returns[i-1].Offset:
 			return fmt.Errorf("return sites not ascending: %+v", p.Returns)

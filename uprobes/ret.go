@@ -78,10 +78,17 @@ func (b *body) returnSites(method ReturnMethod, fn *symbolizer.Function, entry *
 	case ReturnUretprobe:
 		return []Site{{Offset: entry.Offset, Role: RoleReturn, Class: entry.Class, Reason: "return probe"}}
 	case ReturnRet:
-		sites := make([]Site, len(b.rets))
-		for i, off := range b.rets {
-			sites[i] = Site{Offset: fn.Offset + uint64(off), Role: RoleRet, Class: b.retClass, Reason: "ret, " + b.retClass.String()}
+		sites := make([]Site, 0, len(b.rets)+len(b.tails))
+		for _, off := range b.rets {
+			sites = append(sites, Site{Offset: fn.Offset + uint64(off), Role: RoleRet, Class: b.retClass, Reason: "ret, " + b.retClass.String()})
 		}
+		for _, t := range b.tails {
+			sites = append(sites, Site{
+				Offset: fn.Offset + uint64(t.off), Role: RoleTail, Class: t.class, Condition: t.cond,
+				Reason: "tail jump, " + t.class.String(),
+			})
+		}
+		slices.SortFunc(sites, func(a, b Site) int { return cmp.Compare(a.Offset, b.Offset) })
 		return sites
 	}
 	return nil
@@ -109,6 +116,7 @@ func (p *Plan) AddPart(arch elf.Machine, code []byte, fn symbolizer.Function) bo
 	if b.mixed || !b.complete() || b.retGuarded {
 		return false
 	}
+	b.tails = nil // how deep the stack is in a part is not known
 	p.Returns = append(p.Returns, b.returnSites(ReturnRet, &fn, &p.Entry)...)
 	slices.SortFunc(p.Returns, func(a, b Site) int { return cmp.Compare(a.Offset, b.Offset) })
 	p.Returns = slices.Compact(p.Returns)

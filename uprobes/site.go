@@ -9,6 +9,7 @@ const (
 	RoleReturn             // return probe: the kernel replaces the return address at the entry site
 	RoleRet                // a RET instruction is about to return from the function
 	RoleUSDT               // a static probe
+	RoleTail               // a jump to another function, by which the call ends as by a RET
 )
 
 // String returns the role's name as printed by `functions --verbose`.
@@ -22,6 +23,8 @@ func (r Role) String() string {
 		return "ret"
 	case RoleUSDT:
 		return "usdt"
+	case RoleTail:
+		return "tail jump"
 	}
 	return "unknown"
 }
@@ -54,6 +57,17 @@ func (c InsnClass) String() string {
 	return "unknown"
 }
 
+// Condition says when a jump is taken.
+type Condition uint8
+
+// Conditions of jumps.
+const (
+	Always Condition = 0
+	// Conditional marks a condition, which stands in the lower four bits as
+	// x86 encodes it (Intel SDM volume 1, appendix B): 4 equal, 5 not equal, ….
+	Conditional Condition = 1 << 4
+)
+
 // Site is one instruction at which a probe goes.
 type Site struct {
 	// Offset is the instruction's offset in the file, what a uprobe takes.
@@ -66,6 +80,8 @@ type Site struct {
 	// return address is in the link register and the value only identifies the
 	// call. It is a multiple of 8 from 0 to MaxSPAdjust.
 	SPAdjust int32
+	// Condition is when a RoleTail site's jump is taken.
+	Condition Condition
 	// Reason is one short phrase on why this site: "push %rbp at +4, emulated".
 	Reason string
 }
