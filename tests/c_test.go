@@ -29,11 +29,13 @@ var twoBuilds = map[string][]targets.Option{
 // inBuilds checks a situation in several builds of its program.
 func (s situation) inBuilds(t *testing.T, builds map[string][]targets.Option) {
 	for label, options := range builds {
-		s := s
 		s.build = options
-		t.Run(label, s.check)
+		s.inBuild(t, label)
 	}
 }
+
+// inBuild checks a situation in its own build.
+func (s situation) inBuild(t *testing.T, label string) { t.Run(label, s.check) }
 
 func TestCalls(t *testing.T) {
 	situation{target: "calls", args: []string{"--rounds", "100"}}.inBuilds(t, nativeBuilds)

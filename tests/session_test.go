@@ -132,8 +132,14 @@ func (s *session) waitFor(what string, holds func() bool) {
 // returns what it saw. Its exit status must be 0.
 func (s *session) wait() *result {
 	s.t.Helper()
-	if status := s.status(); status != 0 {
-		s.t.Fatalf("sbxtrace ended with status %d\n%s", status, s.stderr)
+	return s.waitStatus(0)
+}
+
+// waitStatus is wait for an exit status that need not be 0.
+func (s *session) waitStatus(want int) *result {
+	s.t.Helper()
+	if status := s.status(); status != want {
+		s.t.Fatalf("sbxtrace ended with status %d, want %d\n%s", status, want, s.stderr)
 	}
 	return readResult(s.t, s.output)
 }
@@ -218,23 +224,38 @@ func start(t testing.TB, path string, args ...string) *targets.Process {
 // sbxtrace saw and what happened.
 func traceAttached(t testing.TB, path string, args, flags []string) (*result, targets.Truth) {
 	t.Helper()
+	r, truth, err := traceToEnd(t, path, args, flags)
+	if err != nil {
+		t.Fatalf("the target ended with %v", err)
+	}
+	return r, truth
+}
+
+// traceToEnd is traceAttached for targets that end otherwise than with status
+// 0; it returns the error of [exec.Cmd.Wait].
+func traceToEnd(t testing.TB, path string, args, flags []string) (*result, targets.Truth, error) {
+	t.Helper()
 	p := start(t, path, args...)
 	s := attach(t, p.PID(), flags...)
 	p.Go()
 	truth := p.Truth()
-	if err := p.Quit(); err != nil {
-		t.Fatalf("the target ended with %v\n%s", err, s.stderr)
-	}
-	return s.wait(), truth
+	err := p.Quit()
+	return s.wait(), truth, err
 }
 
 // traceRun lets sbxtrace start a target, and returns what it saw and what
 // happened.
 func traceRun(t testing.TB, path string, args, flags []string) (*result, targets.Truth) {
 	t.Helper()
-	needRoot(t)
-	command := append([]string{"--", own(t, path), "--auto"}, args...)
-	s := sbxtrace(t, "run", append(append([]string(nil), flags...), command...)...)
+	s := run(t, path, args, flags)
 	r := s.wait()
 	return r, truthOf(t, s.stdout.String())
+}
+
+// run starts `sbxtrace run` for a target.
+func run(t testing.TB, path string, args, flags []string) *session {
+	t.Helper()
+	needRoot(t)
+	command := append([]string{"--", own(t, path), "--auto"}, args...)
+	return sbxtrace(t, "run", append(append([]string(nil), flags...), command...)...)
 }
