@@ -23,15 +23,6 @@ const (
 	programs
 )
 
-// entry reports whether hits of p are what a function's call count is.
-func (p Program) entry() bool {
-	switch p {
-	case ProgramReturn, ProgramRet, ProgramGoRet, ProgramGoExit:
-		return false
-	}
-	return true
-}
-
 // Probe is one site to attach to.
 type Probe struct {
 	Program      Program

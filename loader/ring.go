@@ -96,12 +96,6 @@ func (r *ring) wait(d time.Duration) error {
 	return nil
 }
 
-// pending returns the bytes that wait to be read.
-func (r *ring) pending() uint64 {
-	return atomic.LoadUint64((*uint64)(unsafe.Pointer(&r.producer[0]))) -
-		atomic.LoadUint64((*uint64)(unsafe.Pointer(&r.consumer[0])))
-}
-
 // read hands every record that is there now to handle and returns their bytes.
 // The slice is the kernel's memory: it is valid only during the call.
 func (r *ring) read(handle func([]byte)) uint64 {

@@ -23,7 +23,6 @@ type goTable struct {
 	nfunc     int
 	textStart uint64 // runtime.text: entry offsets count from here
 
-	names []byte // function names, zero-terminated
 	nstr  string // the same bytes
 	cu    []byte // file numbers of compilation units → offsets into files
 	files string
@@ -161,7 +160,7 @@ func (b *Binary) dataAreas() []addrRange {
 // parseGoTable checks the header and cuts the table into its parts.
 func parseGoTable(data []byte, addr uint64) (*goTable, error) {
 	bad := func(what string) (*goTable, error) {
-		return nil, fmt.Errorf("Go function table: %w: %s", ErrMalformed, what)
+		return nil, fmt.Errorf("function table of Go: %w: %s", ErrMalformed, what)
 	}
 	if len(data) < 8 {
 		return bad("truncated header")
@@ -173,7 +172,7 @@ func parseGoTable(data []byte, addr uint64) (*goTable, error) {
 	case isGoMagic(binary.BigEndian.Uint32(data)):
 		t.order = binary.BigEndian
 	default:
-		return nil, fmt.Errorf("Go function table: %w: format %#x is not that of Go 1.18 or later", ErrMalformed, binary.LittleEndian.Uint32(data))
+		return nil, fmt.Errorf("function table of Go: %w: format %#x is not that of Go 1.18 or later", ErrMalformed, binary.LittleEndian.Uint32(data))
 	}
 	t.go120 = t.order.Uint32(data) == goMagic120
 	if t.ptrSize != 4 && t.ptrSize != 8 {
@@ -240,7 +239,7 @@ func (b *Binary) locateGoText(t *goTable) error {
 		t.textStart = text.Addr
 	}
 	if _, ok := b.executable(t.textStart); !ok {
-		return fmt.Errorf("Go function table: %w: text at %#x is not executable", ErrMalformed, t.textStart)
+		return fmt.Errorf("function table of Go: %w: text at %#x is not executable", ErrMalformed, t.textStart)
 	}
 	return nil
 }

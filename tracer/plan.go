@@ -3,7 +3,6 @@ package tracer
 import (
 	"errors"
 	"fmt"
-	"path"
 	"runtime"
 	"sort"
 	"strings"
@@ -180,9 +179,6 @@ func probes(fn *symbolizer.Function, p *uprobes.Plan, level loader.Level) []load
 	}
 	return out
 }
-
-// moduleName is the name that people and selectors use for a file.
-func moduleName(file string) string { return path.Base(strings.TrimSuffix(file, " (deleted)")) }
 
 // ErrNoFunctions says that nothing of what was asked for can be probed.
 var ErrNoFunctions = errors.New("no function to trace")

@@ -29,7 +29,6 @@ type body struct {
 	calls         bool
 	selfRecursive bool
 	tailJumps     bool      // a jump leaves the function with the stack as at entry
-	split         bool      // a jump leads to another part of the same function
 	retClass      InsnClass // what the kernel does with the RETs
 	retGuarded    bool      // a RET that the kernel refuses to probe (arm64 retaa)
 

@@ -147,7 +147,6 @@ func FuzzNameForms(f *testing.F) {
 		}
 		fn.Lang = symbolizer.LangGo
 		appendNameForms(nil, &fn, true)
-		rustCrate(name)
-		lastComponent(name)
+		_, _ = rustCrate(name), lastComponent(name)
 	})
 }

@@ -314,6 +314,7 @@ func variadic(from id, numbers ...int) int {
 
 // many has more arguments and results than registers hold.
 //
+//lint:ignore ST1008 the error stands among other results on purpose
 //go:noinline
 func many(from id, a, b, c, d, e, f, g, h, i, j, k, l int) (int, string, error, []int, float64) {
 	fMany.Enter(from)
