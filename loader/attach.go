@@ -145,16 +145,21 @@ func (l *sites) add(p *Probe, cookie uint64) {
 }
 
 func (s *Session) attachSites(mod *attached, p Program, at *sites) ([]link.Link, error) {
-	prog := s.programs[p]
-	if !s.multi {
-		return attachEach(mod, prog, p == ProgramReturn, at)
+	return attachProbes(mod, s.programs[p], s.multi, p == ProgramReturn, at)
+}
+
+// attachProbes attaches a program at sites, to returns if ret is set; multi says
+// that the program is loaded for uprobe_multi.
+func attachProbes(mod *attached, prog *ebpf.Program, multi, ret bool, at *sites) ([]link.Link, error) {
+	if !multi {
+		return attachEach(mod, prog, ret, at)
 	}
 	opts := &link.UprobeMultiOptions{Addresses: at.offsets, Cookies: at.cookies, PID: mod.pid}
 	if at.refs {
 		opts.RefCtrOffsets = at.refCtrs
 	}
 	attach := mod.exe.UprobeMulti
-	if p == ProgramReturn {
+	if ret {
 		attach = mod.exe.UretprobeMulti
 	}
 	l, err := attach(nil, prog, opts)
