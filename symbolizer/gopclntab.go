@@ -23,7 +23,7 @@ type goTable struct {
 	nfunc     int
 	textStart uint64 // runtime.text: entry offsets count from here
 
-	nstr  string // the same bytes
+	nstr  string // function names, zero-terminated
 	cu    []byte // file numbers of compilation units → offsets into files
 	files string
 	pctab []byte
