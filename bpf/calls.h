@@ -188,36 +188,78 @@ static __always_inline void report_lost(const struct where *w)
 	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
 }
 
+/* Stands for a return address that a return probe has replaced; the rest is where it was on the stack. */
+#define REPLACED (1ULL << 63)
+
+/*
+ * Puts the return addresses back that return probes have replaced by their
+ * trampoline: the kernel keeps them in the order of the stack. Counters are in
+ * the record, where the verifier does not follow every value that they can have.
+ */
+static __always_inline void restore_replaced(__u64 *stack, const __u64 *depth)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct return_instance *r = BPF_CORE_READ(task, utask, return_instances);
+	volatile __u64 *next = stack;
+
+	*next = 1;
+	for (int step = 0; step < 2 * MAX_STACK; step++) {
+		__u64 i = *next;
+
+		if (i >= *(volatile const __u64 *)depth || i >= MAX_STACK)
+			return;
+		if (stack[i] & REPLACED && r) {
+			if (BPF_CORE_READ(r, stack) < (stack[i] & ~REPLACED)) {
+				r = BPF_CORE_READ(r, next);
+				continue;
+			}
+			stack[i] = BPF_CORE_READ(r, orig_ret_vaddr);
+		}
+		*next = i + 1;
+	}
+}
+
 /*
  * The return addresses by frame pointers, from a function's entry: its frame
  * is not built yet, so the caller stands at sp and the frame pointer is still
  * the caller's.
  */
-static __always_inline __u64 walk_stack(const struct pt_regs *ctx, __u64 sp, __u64 *stack)
+static __always_inline void walk_stack(const struct pt_regs *ctx, __u64 sp, __u64 *stack, __u64 *depth)
 {
+	struct task_struct *task = (void *)bpf_get_current_task();
+	__u64 trampoline = BPF_CORE_READ(task, mm, uprobes_state.xol_area, vaddr);
 	__u64 fp = REG_FP(ctx), frame[2];
 	__u32 n = 1;
 
+	*depth = 1;
 	stack[0] = REG_IP(ctx);
 #if defined(__TARGET_ARCH_x86)
 	if (bpf_probe_read_user(&stack[1], 8, (void *)sp))
-		return 1;
+		return;
 #elif defined(__TARGET_ARCH_arm64)
 	stack[1] = ctx->user_regs.regs[30];
 #endif
+	if (trampoline && stack[1] == trampoline)
+		stack[1] = REPLACED | sp;
 	for (n = 2; n < MAX_STACK; n++) {
 		if (bpf_probe_read_user(frame, sizeof(frame), (void *)fp))
 			break;
 		if (!frame[1])
 			break;
 		stack[n] = frame[1];
+		if (trampoline && frame[1] == trampoline)
+			stack[n] = REPLACED | (fp + 8);
 		if (frame[0] <= fp) {
 			n++;
 			break;
 		}
 		fp = frame[0];
 	}
-	return n;
+	*depth = n;
+	if (!trampoline)
+		return;
+	restore_replaced(stack, depth);
+	stack[0] = REG_IP(ctx);
 }
 
 /* Sends one entry; at levels above calls only with the registers at hand. */
@@ -236,7 +278,7 @@ static __always_inline void send_call(struct pt_regs *ctx, const struct where *w
 			go_args(ctx, e->a.args);
 		else
 			c_args(ctx, e->a.args);
-		e->depth = walk_stack(ctx, REG_SP(ctx) + COOKIE_SP(w->cookie), e->stack);
+		walk_stack(ctx, REG_SP(ctx) + COOKIE_SP(w->cookie), e->stack, &e->depth);
 		bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
 		return;
 	}

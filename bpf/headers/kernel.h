@@ -103,7 +103,32 @@ struct thread_struct {
 	} uw;
 };
 
+/* What return probes keep: the addresses that they have replaced, innermost first. */
+struct return_instance {
+	unsigned long stack;
+	unsigned long orig_ret_vaddr;
+	struct return_instance *next;
+};
+
+struct uprobe_task {
+	struct return_instance *return_instances;
+};
+
+struct xol_area {
+	unsigned long vaddr; /* of the page that begins with the return probes' trampoline */
+};
+
+struct uprobes_state {
+	struct xol_area *xol_area;
+};
+
+struct mm_struct {
+	struct uprobes_state uprobes_state;
+};
+
 struct task_struct {
+	struct mm_struct *mm;
+	struct uprobe_task *utask;
 	int pid;
 	int tgid;
 	struct task_struct *group_leader;
