@@ -32,10 +32,11 @@ TESTSUM := build/testsum
 # one package after the other, since they watch the same machine.
 INTEGRATION := grep -E '^$(MODULE)/(loader|cmd|tests|vmtests/smoke)(/|$$)'
 # Test binaries are built as the user and run as root.
+SUDO    := $(if $(filter 0,$(shell id -u)),,sudo -E)
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,-exec "sudo -E env PATH=$(PATH)")
 
 .DEFAULT_GOAL := build
-.PHONY: help build generate check-generated demo deps test test-unit test-integration bench lint gofmt vet \
+.PHONY: help microbench build generate check-generated demo deps test test-unit test-integration bench lint gofmt vet \
 	staticcheck cross vmtest docs-kernels soak fuzz clean install
 
 help: ## list the targets
@@ -72,8 +73,12 @@ test-unit: $(TESTSUM) ## run the tests that need no root
 test-integration: $(TESTSUM) ## run the tests that trace real processes (needs root or sudo)
 	@$(TESTSUM) test -group integration -results $(RESULTS) -- -timeout 15m -count 1 -p 1 $(AS_ROOT) $(TESTFLAGS) $$(go list ./... | $(INTEGRATION))
 
-bench: deps ## run the benchmarks that match BENCH
-	go test -run '^$$' -bench '$(BENCH)' -benchmem -p 1 -timeout 60m $(AS_ROOT) ./...
+bench: deps build ## measure sbxtrace beside bpftrace and perf; the tables go to docs/benchmarks.md
+	go build -o build/bench ./internal/bench
+	$(SUDO) build/bench -report docs/benchmarks.md
+
+microbench: ## run the Go benchmarks that match BENCH
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -p 1 -timeout 60m ./...
 
 lint: gofmt vet staticcheck ## gofmt, go vet, staticcheck
 

@@ -8,6 +8,3 @@ var provingCode = [provingFunctions][]byte{
 	provingNop:      {0x0f, 0x1f, 0x40, 0x00, 0xc3},       // nopl 0(%rax); ret
 	provingNop5:     {0x0f, 0x1f, 0x44, 0x00, 0x00, 0xc3}, // nopl 0(%rax,%rax,1); ret
 }
-
-// nopSize is the length of the nop of provingNop.
-const nopSize = 4

@@ -9,6 +9,7 @@ import (
 	"github.com/sbxtrace/sbxtrace/loader"
 	"github.com/sbxtrace/sbxtrace/symbolizer"
 	"github.com/sbxtrace/sbxtrace/trace"
+	"github.com/sbxtrace/sbxtrace/uprobes"
 )
 
 // manage follows the processes and governs the overhead until ctx is done or
@@ -16,6 +17,7 @@ import (
 func (t *Tracer) manage(ctx context.Context) {
 	tick := time.NewTicker(governorPeriod)
 	defer tick.Stop()
+	t.calibrate(ctx)
 	t.mu.Lock()
 	looked, cpu := t.attached, t.cpu
 	t.mu.Unlock()
@@ -40,6 +42,27 @@ func (t *Tracer) manage(ctx context.Context) {
 			t.govern(now.Sub(looked), cpu)
 			looked = now
 		}
+	}
+}
+
+// calibrate measures what probes cost here. Where that is not possible the
+// costs known for this kind of machine stand.
+func (t *Tracer) calibrate(ctx context.Context) {
+	if t.governor == nil {
+		return
+	}
+	c, err := loader.Calibrate(ctx)
+	if err != nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.cost = uprobes.CostModel{Return: c.ReturnNS}
+	t.cost.Hit[uprobes.Emulated] = c.EntryEmulatedNS
+	t.cost.Hit[uprobes.SingleStepped] = c.EntrySteppedNS
+	t.cost.Hit[uprobes.Nop5Optimized] = c.EntryNop5NS
+	if c.EntryNop5NS == 0 {
+		t.cost.Hit[uprobes.Nop5Optimized] = c.EntryEmulatedNS
 	}
 }
 
@@ -72,6 +95,10 @@ func (t *Tracer) govern(elapsed time.Duration, last cpuTimes) {
 	if t.governor == nil {
 		return
 	}
+	for _, w := range t.unwatched {
+		t.governor.watch(w.id, float64(t.cost.EstimateCall(&w.plan)))
+	}
+	t.unwatched = nil
 	used := last.update(t.processes)
 	out := t.governor.look(elapsed, used, t.loader.Hits)
 	if len(out) == 0 {

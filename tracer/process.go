@@ -259,11 +259,11 @@ func (t *Tracer) planFunctions(p *process, mod *module, m mapped) error {
 		id := first + trace.FuncID(i)
 		mod.functions = append(mod.functions, loader.Function{ID: id, Probes: probes(&c.Function, c.Plan, t.opt.Level)})
 		if t.governor != nil {
-			cost := t.cost.Estimate(c.Plan.Entry)
-			if t.opt.Level > loader.LevelCount {
-				cost = t.cost.EstimateCall(c.Plan)
+			w := watched{id: id, plan: uprobes.Plan{Entry: c.Plan.Entry}}
+			if t.opt.Level > loader.LevelCount && len(c.Plan.Returns) > 0 {
+				w.plan.Returns = c.Plan.Returns[:1:1]
 			}
-			t.governor.watch(id, float64(cost))
+			t.unwatched = append(t.unwatched, w)
 		}
 	}
 	t.report.Functions += len(placed)

@@ -73,6 +73,7 @@ type Tracer struct {
 	modules   map[fileID]*module
 	matchers  []*uprobes.Matcher
 	governor  *governor
+	unwatched []watched // functions that the governor does not know yet
 	removed   []removal // by the governor, not yet told to the pairer
 	gone      map[trace.FuncID]bool
 	internal  map[trace.FuncID]bool // probes of our own, no function of the user's
@@ -84,6 +85,12 @@ type Tracer struct {
 
 	symbols stackSymbols
 	regions regions
+}
+
+// watched is a function with what decides the cost of a call.
+type watched struct {
+	id   trace.FuncID
+	plan uprobes.Plan // entry, and one return
 }
 
 // removal is a function whose probes were taken out at a time.
