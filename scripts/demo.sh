@@ -1,42 +1,94 @@
 #!/usr/bin/env bash
-# What `make demo` shows: sbxtrace attached to a running service that knows
-# nothing of it. Leaves its output under build/demo.
+# Builds sbxtrace and a small service, and traces the service while it runs: the
+# calls on the screen, then as JSON lines into a file, then one more run from its
+# first call. Needs Go; a C compiler makes it a C service, otherwise it is the
+# same one in Go. What it starts it also ends.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-out=build/demo
-mkdir -p "$out"
-make --no-print-directory build >/dev/null
+dir=build/demo
 
-sudo=
-if [ "$(id -u)" != 0 ]; then
-	command -v sudo >/dev/null || { echo "tracing takes root: run it as root, or install sudo" >&2; exit 1; }
-	sudo=sudo
+fail() {
+	printf 'demo: %s\n' "$*" >&2
+	exit 1
+}
+heading() { printf '\n── %s\n\n' "$*"; }
+# shown prints a command as one would type it, and runs it.
+shown() {
+	printf '$'
+	printf ' %q' "$@"
+	printf '\n'
+	"$@"
+}
+
+[ "$(uname -s)" = Linux ] || fail "sbxtrace traces Linux processes, this is $(uname -s)"
+command -v go >/dev/null || fail "go is not on the PATH: install the version named in go.mod, or a newer one"
+go list -m >/dev/null 2>&1 || fail "$(go version) cannot read go.mod: install Go $(awk '$1 == "go" { print $2 }' go.mod) or newer (go.dev/dl)"
+
+root=()
+if [ "$(id -u)" -ne 0 ]; then
+	command -v sudo >/dev/null || fail "tracing takes root, and there is no sudo here: run make demo as root"
+	root=(sudo)
 fi
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
-say "1. A service to look at: it was built as usual and knows nothing of sbxtrace"
+heading "building sbxtrace and a service to look at, in $dir"
+mkdir -p "$dir"
+make --no-print-directory build
 if command -v gcc >/dev/null; then
-	gcc -O2 -g -pthread -Iinternal/targets/src/include -o "$out/demo" internal/targets/src/demo/demo.c
+	# As a debug build: every function begins by saving the frame pointer,
+	# where a probe is cheapest.
+	shown gcc -g -pthread -I internal/targets/src/include -o "$dir/demo" internal/targets/src/demo/demo.c
+	only=(--exclude 'truth_*')
 else
-	go build -o "$out/demo" ./internal/targets/src/godemo
+	echo "no gcc on the PATH: the service is the one written in Go"
+	CGO_ENABLED=0 shown go build -o "$dir/demo" ./internal/targets/src/godemo
+	only=(--package main)
 fi
-"$out/demo" >/dev/null &
-demo=$!
-trap 'kill $demo 2>/dev/null || true' EXIT
-echo "running as pid $demo"
+if [ "${#root[@]}" -gt 0 ]; then
+	echo "tracing takes root: sudo may ask for your password"
+	sudo true || fail "tracing takes root"
+fi
 
-say "2. sbxtrace attach --pid $demo --duration 2s"
-$sudo bin/sbxtrace attach --pid "$demo" --duration 2s -o "$out/calls.txt"
-# The end of the live tree, and the summary.
-grep -n -m1 'CALLS .*FUNCTION' "$out/calls.txt" >/dev/null || { echo "no calls were seen" >&2; exit 1; }
-awk '/CALLS .*FUNCTION/ { exit } { print }' "$out/calls.txt" | tail -n 45
-awk '/CALLS .*FUNCTION/ { on = 1 } on { print }' "$out/calls.txt"
+service=
+cleanup() {
+	if [ -n "$service" ]; then
+		kill "$service" 2>/dev/null || true
+		wait "$service" 2>/dev/null || true
+	fi
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
-say "3. The same for a program: one JSON object per call"
-$sudo bin/sbxtrace attach --pid "$demo" --duration 1s --format json -o "$out/calls.json"
-head -n 3 "$out/calls.json"
+# Nobody has to wait for a request in the terminal: seven a second.
+"$dir/demo" --pause 150000 >"$dir/service.log" &
+service=$!
+for _ in $(seq 100); do
+	[ "$(readlink "/proc/$service/exe" || true)" != "$PWD/$dir/demo" ] || break
+	sleep 0.05
+done
+[ "$(readlink "/proc/$service/exe" || true)" = "$PWD/$dir/demo" ] || fail "the service did not start, see $dir/service.log"
 
-say "Done. The service has not been touched: pid $demo is still running."
-kill -0 "$demo"
-echo "call tree and summary: $out/calls.txt"
-echo "JSON lines:            $out/calls.json"
+heading "the calls of a live process, as they happen"
+shown "${root[@]}" bin/sbxtrace attach --pid "$service" --duration 4s
+
+heading "the same as JSON lines, for programs"
+shown "${root[@]}" bin/sbxtrace attach --pid "$service" --duration 2s --format json -o "$dir/calls.json"
+[ -s "$dir/calls.json" ] || fail "$dir/calls.json is empty"
+printf '%s lines, the first call among them:\n' "$(wc -l <"$dir/calls.json")"
+grep -m 1 '"type":"call"' "$dir/calls.json"
+
+heading "a program from its first call, the upper levels of its tree only"
+shown "${root[@]}" bin/sbxtrace run --depth 3 "${only[@]}" -- "$dir/demo" --requests 2
+
+heading "that was the demo"
+cat <<END
+  bin/sbxtrace            the program, one static file
+  $dir/demo         the service that was traced
+  $dir/calls.json   two seconds of its calls, explained in docs/json.md
+
+Next: start it again and look around, or trace a program of yours.
+
+  $dir/demo &
+  sudo bin/sbxtrace attach --name demo --min-duration 2ms
+  bin/sbxtrace attach --help
+END
