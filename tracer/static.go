@@ -1,6 +1,9 @@
 package tracer
 
 import (
+	"fmt"
+	"path"
+
 	"github.com/sbxtrace/sbxtrace/loader"
 	"github.com/sbxtrace/sbxtrace/trace"
 	"github.com/sbxtrace/sbxtrace/uprobes"
@@ -62,7 +65,12 @@ func staticArgs(p *uprobes.StaticProbe) []loader.USDTArg {
 	return args
 }
 
-// internPython numbers a Python function that was first seen in an event.
+// internPython numbers a Python function that was first seen in an event. Its
+// name says where it is defined: short names recur in every module.
 func (t *Tracer) internPython(f loader.PythonFunc) trace.FuncID {
-	return t.funcs.add(trace.Func{Name: f.Name, File: f.File, Line: f.Line, Path: f.File, Lang: "python"})
+	name := f.Name
+	if f.File != "" {
+		name = fmt.Sprintf("%s (%s:%d)", f.Name, path.Base(f.File), f.Line)
+	}
+	return t.funcs.add(trace.Func{Name: name, File: f.File, Line: f.Line, Path: f.File, Lang: "python"})
 }
