@@ -11,15 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Capabilities that tracing takes (capability.h), with what each is for.
-var needed = []struct {
-	bit  uint
-	name string
-}{
-	{39, "CAP_BPF"},
-	{38, "CAP_PERFMON"},
-	{21, "CAP_SYS_ADMIN"},
+// permissionError is a refusal of the kernel's in words for a person. What the
+// kernel said stays within reach of errors.Is; as text it only confuses.
+type permissionError struct {
+	missing []string
+	err     error
 }
+
+func (e *permissionError) Error() string {
+	return fmt.Sprintf("%v: it takes %s: run it with sudo", ErrPermission, strings.Join(e.missing, " and "))
+}
+
+func (e *permissionError) Unwrap() []error { return []error{ErrPermission, e.err} }
 
 // explain makes a refusal of the kernel's an error that says what to do.
 func explain(err error) error {
@@ -28,7 +31,7 @@ func explain(err error) error {
 		return nil
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
 		if missing := MissingCapabilities(); len(missing) > 0 {
-			return fmt.Errorf("%w: needs %s: run it with sudo (%w)", ErrPermission, strings.Join(missing, ", "), err)
+			return &permissionError{missing, err}
 		}
 		return fmt.Errorf("%w: %w", ErrPermission, err)
 	case errors.Is(err, ebpf.ErrNotSupported):
@@ -38,26 +41,26 @@ func explain(err error) error {
 }
 
 // MissingCapabilities names the capabilities that tracing takes and this
-// process lacks. CAP_SYS_ADMIN stands for all of them.
+// process lacks: none if it has CAP_SYS_ADMIN, which stands for them.
 func MissingCapabilities() []string {
+	set, err := effectiveCapabilities()
+	if err != nil {
+		return nil
+	}
+	return missingIn(set)
+}
+
+// effectiveCapabilities are the capabilities of this process, bit by bit.
+func effectiveCapabilities() (uint64, error) {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
-		return nil
+		return 0, fmt.Errorf("read own capabilities: %w", err)
 	}
 	_, rest, ok := strings.Cut(string(status), "\nCapEff:")
-	if !ok {
-		return nil
-	}
 	field, _, _ := strings.Cut(rest, "\n")
-	have, err := strconv.ParseUint(strings.TrimSpace(field), 16, 64)
-	if err != nil {
-		return nil
+	set, err := strconv.ParseUint(strings.TrimSpace(field), 16, 64)
+	if !ok || err != nil {
+		return 0, fmt.Errorf("read own capabilities: %q in /proc/self/status", field)
 	}
-	var missing []string
-	for _, c := range needed {
-		if have&(1<<c.bit) == 0 {
-			missing = append(missing, c.name)
-		}
-	}
-	return missing
+	return set, nil
 }

@@ -8,3 +8,9 @@ var provingCode = [provingFunctions][]byte{
 	provingNop:      {0x0f, 0x1f, 0x40, 0x00, 0xc3},       // nopl 0(%rax); ret
 	provingNop5:     {0x0f, 0x1f, 0x44, 0x00, 0x00, 0xc3}, // nopl 0(%rax,%rax,1); ret
 }
+
+// Lengths of the probed instructions of provingNop and provingStepped.
+const (
+	nopSize     = 4
+	steppedSize = 3
+)
