@@ -199,6 +199,29 @@ func StartTime(pid int) (uint64, error) {
 	return ticks, nil
 }
 
+// Task is what the scheduler knows of a process's main thread.
+type Task struct {
+	State  byte // 'R', 'S', 'D', 'T' stopped, 't' stopped by a tracer, 'Z' zombie, …: proc_pid_stat(5)
+	Kernel bool // a thread of the kernel
+}
+
+// TaskState returns the state of the process's main thread.
+func TaskState(pid int) (Task, error) {
+	fields, err := statFields(pid)
+	if err != nil {
+		return Task{}, err
+	}
+	const flags, kthread = 9 - 3, 0x00200000 // PF_KTHREAD, include/linux/sched.h
+	if len(fields) <= flags || len(fields[0]) != 1 {
+		return Task{}, fmt.Errorf("pid %d: stat: %w", pid, ErrMalformed)
+	}
+	bits, err := strconv.ParseUint(fields[flags], 10, 64)
+	if err != nil {
+		return Task{}, fmt.Errorf("pid %d: stat: %w", pid, ErrMalformed)
+	}
+	return Task{State: fields[0][0], Kernel: bits&kthread != 0}, nil
+}
+
 // Parent returns the id of the parent process, 0 if it is outside of our pid
 // namespace.
 func Parent(pid int) (int, error) {

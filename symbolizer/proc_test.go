@@ -480,3 +480,22 @@ func waitUntil(t testing.TB, what string, condition func() bool) {
 		syscall.Select(0, nil, nil, nil, &syscall.Timeval{Usec: 1000})
 	}
 }
+
+func TestTaskState(t *testing.T) {
+	p := startTarget(t, targetProgram(t))
+	if err := syscall.Kill(p.pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, "the process to stop", func() bool {
+		task, err := TaskState(p.pid)
+		return err == nil && task == Task{State: 'T'}
+	})
+	if comm, err := Comm(2); err == nil && comm == "kthreadd" {
+		if task, err := TaskState(2); err != nil || !task.Kernel {
+			t.Errorf("kthreadd: %+v, %v: want a thread of the kernel", task, err)
+		}
+	}
+	if _, err := TaskState(1 << 30); !errors.Is(err, ErrNoProcess) {
+		t.Errorf("no such process: %v", err)
+	}
+}

@@ -140,7 +140,7 @@ func (l *lister) matcher(bin *symbolizer.Binary, path string) (*uprobes.Matcher,
 }
 
 func (l *lister) process(pid uint32) (*uprobes.Matcher, error) {
-	mods, err := mappedFiles(pid)
+	mods, err := targetFiles(pid)
 	if err != nil {
 		return nil, err
 	}

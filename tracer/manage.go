@@ -21,6 +21,9 @@ func (t *Tracer) manage(ctx context.Context) {
 	t.mu.Lock()
 	looked, cpu := t.attached, t.cpu
 	t.mu.Unlock()
+	if looked.IsZero() {
+		looked = time.Now() // nothing to probe yet
+	}
 	for {
 		select {
 		case <-ctx.Done():

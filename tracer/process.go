@@ -1,8 +1,10 @@
 package tracer
 
 import (
+	"debug/elf"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"syscall"
 	"time"
@@ -18,7 +20,7 @@ type process struct {
 	pid     uint32
 	goid    uint32 // offset of goid in runtime.g, 0 for other than Go programs
 	main    fileID
-	matcher *uprobes.Matcher
+	matcher *uprobes.Matcher // nil: its program cannot be traced
 	usdt    *uprobes.USDTMatcher
 	unwinds bool            // return probes would be in its way
 	done    map[fileID]bool // modules looked at
@@ -56,8 +58,8 @@ func (t *Tracer) addChildren(pid uint32) error {
 	}
 	for _, c := range children {
 		child := uint32(c)
-		if t.processes[child] != nil {
-			continue
+		if t.processes[child] != nil || c == os.Getpid() {
+			continue // sbxtrace is a child of the shell that is traced
 		}
 		if err := t.addProcess(child); err != nil {
 			if !errors.Is(err, symbolizer.ErrNoProcess) && !errors.Is(err, ErrNoFunctions) {
@@ -75,7 +77,7 @@ func (t *Tracer) addChildren(pid uint32) error {
 // addProcess traces pid from now on: what it has mapped, and what it will map.
 func (t *Tracer) addProcess(pid uint32) error {
 	p := &process{pid: pid, done: make(map[fileID]bool)}
-	mods, err := mappedFiles(pid)
+	mods, err := targetFiles(pid)
 	if err != nil {
 		return err
 	}
@@ -102,13 +104,19 @@ func (t *Tracer) addProcess(pid uint32) error {
 func (t *Tracer) describe(p *process, mods []mapped) error {
 	info := uprobes.ModuleInfo{}
 	for _, m := range mods {
+		if m.Main {
+			p.main = m.id
+		}
 		bin, err := m.open()
 		if err != nil {
 			continue // said when its functions are asked for
 		}
 		p.unwinds = p.unwinds || unwinds(&m, bin)
 		if m.Main {
-			p.main = m.id
+			if bin.File().Class != elf.ELFCLASS64 {
+				bin.Close()
+				return fmt.Errorf("pid %d: %w: %s is a 32-bit program", p.pid, ErrUntraceable, m.Path)
+			}
 			info = uprobes.ModuleInfo{Name: m.Path, Go: bin.IsGo(), GoModule: bin.GoModule, GoPackage: bin.GoPackage}
 			if bin.IsGo() {
 				p.goid = goidOffset(bin.GoVersion)
@@ -187,7 +195,7 @@ func (t *Tracer) attachModule(p *process, m mapped) error {
 		known.everyone = true
 	}
 	if t.attached.IsZero() {
-		t.attached, t.cpu = time.Now(), make(cpuTimes)
+		t.attached = time.Now()
 		t.cpu.update(t.processes)
 	}
 	path, err := m.openPath()
@@ -340,6 +348,10 @@ func (t *Tracer) forked(parent, child uint32) error {
 	if p == nil || t.processes[child] != nil {
 		return nil
 	}
+	if p.matcher == nil {
+		t.processes[child] = &process{pid: child}
+		return nil
+	}
 	c := *p
 	c.pid = child
 	c.done = make(map[fileID]bool)
@@ -357,12 +369,17 @@ func (t *Tracer) forked(parent, child uint32) error {
 
 // executed starts over with a process that runs another program now.
 func (t *Tracer) executed(pid uint32) error {
-	if t.processes[pid] == nil {
-		return nil
+	var err error
+	if t.processes[pid] != nil {
+		t.loader.RemoveProcess(pid)
+		delete(t.processes, pid)
+		err = t.addProcess(pid)
+		if t.processes[pid] == nil {
+			// Still one of ours: the next program that it executes may be
+			// one that can be traced.
+			t.processes[pid] = &process{pid: pid}
+		}
 	}
-	t.loader.RemoveProcess(pid)
-	delete(t.processes, pid)
-	err := t.addProcess(pid)
 	if t.opt.StopOnExec {
 		if killErr := syscall.Kill(int(pid), syscall.SIGCONT); killErr != nil && !errors.Is(killErr, syscall.ESRCH) {
 			err = errors.Join(err, fmt.Errorf("continue process %d: %w", pid, killErr))
@@ -374,7 +391,7 @@ func (t *Tracer) executed(pid uint32) error {
 // mappedFile looks at what a process has mapped meanwhile.
 func (t *Tracer) mappedFile(pid uint32) error {
 	p := t.processes[pid]
-	if p == nil {
+	if p == nil || p.matcher == nil {
 		return nil
 	}
 	mods, err := mappedFiles(pid)

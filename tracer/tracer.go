@@ -61,9 +61,10 @@ type Tracer struct {
 	loadDone chan struct{}
 	loadErr  error
 
-	maps  *loader.MapWatcher
-	funcs table
-	began time.Time
+	maps    *loader.MapWatcher // nil: mapsErr says why
+	mapsErr error
+	funcs   table
+	began   time.Time
 
 	work queue[trace.Event] // process events for the manager
 	late chan uint32        // pids that mapped a file
@@ -118,6 +119,7 @@ func New(o Options) (*Tracer, error) {
 		modules:   make(map[fileID]*module),
 		gone:      make(map[trace.FuncID]bool),
 		internal:  make(map[trace.FuncID]bool),
+		cpu:       make(cpuTimes),
 	}
 	t.symbols.wanted = o.Level >= loader.LevelStacks
 	if o.MaxOverhead > 0 {
@@ -129,10 +131,7 @@ func New(o Options) (*Tracer, error) {
 		}
 	}
 	go t.load()
-	t.maps, err = loader.WatchMaps(t.mapped)
-	if err != nil {
-		t.note("libraries loaded from now on are not seen: %v", err)
-	}
+	t.maps, t.mapsErr = loader.WatchMaps(t.mapped)
 	return t, nil
 }
 
@@ -167,6 +166,9 @@ func (t *Tracer) note(format string, args ...any) {
 func (t *Tracer) Start() (Report, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.mapsErr != nil {
+		t.note("libraries loaded from now on are not seen: %v", t.mapsErr)
+	}
 	if t.report.Functions == 0 {
 		return t.report, t.nothing()
 	}
@@ -228,6 +230,9 @@ func (t *Tracer) nameThreads(p *trace.Pairer) {
 func (t *Tracer) Attached() uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.attached.IsZero() {
+		return loader.Now()
+	}
 	return loader.Now() - uint64(time.Since(t.attached))
 }
 

@@ -1,0 +1,69 @@
+package tracer
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/sbxtrace/sbxtrace/loader"
+	"github.com/sbxtrace/sbxtrace/symbolizer"
+)
+
+// ErrUntraceable says that a process exists and cannot be a target; the error
+// that wraps it says why.
+var ErrUntraceable = errors.New("cannot be traced")
+
+// targetFiles are the files that pid has mapped executable, its program first.
+// Where there is no program the error says why: the process has ended, is none,
+// may not be looked at, or is sbxtrace.
+func targetFiles(pid uint32) ([]mapped, error) {
+	if int(pid) == os.Getpid() {
+		return nil, fmt.Errorf("pid %d: %w: it is sbxtrace itself, whose every event would make another", pid, ErrUntraceable)
+	}
+	tgid, err := symbolizer.Tgid(int(pid))
+	if err != nil {
+		return nil, err
+	}
+	if tgid != int(pid) {
+		return nil, fmt.Errorf("pid %d: %w: it is a thread of process %d: give --pid %d --tid %d", pid, ErrUntraceable, tgid, tgid, pid)
+	}
+	mods, err := mappedFiles(pid)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, otherUser(pid, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if slices.ContainsFunc(mods, func(m mapped) bool { return m.Main }) {
+		return mods, nil
+	}
+	return mods, noProgram(pid, mods)
+}
+
+// noProgram says why the program of a process is not to be seen, nil if it is
+// for none of the reasons known.
+func noProgram(pid uint32, mods []mapped) error {
+	task, err := symbolizer.TaskState(int(pid))
+	switch {
+	case err != nil:
+		return err
+	case task.Kernel:
+		return fmt.Errorf("pid %d: %w: it is a thread of the kernel, which runs no program", pid, ErrUntraceable)
+	case len(mods) == 0 && (task.State == 'Z' || task.State == 'X'):
+		return fmt.Errorf("pid %d: %w: it has ended, and its parent has not taken notice yet (a zombie)", pid, symbolizer.ErrNoProcess)
+	}
+	if _, err := symbolizer.Exe(int(pid)); errors.Is(err, fs.ErrPermission) {
+		return otherUser(pid, err)
+	}
+	return nil
+}
+
+// otherUser is the error for a process that this user may not look at.
+func otherUser(pid uint32, err error) error {
+	takes := append(loader.MissingCapabilities(), "CAP_SYS_PTRACE")
+	return fmt.Errorf("pid %d: %w: a process of another user takes %s: run it with sudo (%w)",
+		pid, loader.ErrPermission, strings.Join(takes, " and "), err)
+}
