@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/user"
@@ -32,6 +33,14 @@ type Launched struct {
 	done    chan error    // the result of letting it go
 }
 
+// Kinds of failure of Launch.
+var (
+	// ErrCommandNotFound: there is no such command.
+	ErrCommandNotFound = errors.New("command not found")
+	// ErrNotExecutable: the file cannot be executed.
+	ErrNotExecutable = errors.New("not executable")
+)
+
 // errExited says that a command ended before its main program began.
 var errExited = errors.New("command ended before its first instruction")
 
@@ -41,7 +50,7 @@ var errExited = errors.New("command ended before its first instruction")
 func Launch(o LaunchOptions) (*Launched, error) {
 	cmd := exec.Command(o.Args[0], o.Args[1:]...)
 	if cmd.Err != nil {
-		return nil, fmt.Errorf("start %s: %w", o.Args[0], cmd.Err)
+		return nil, startError(o.Args[0], cmd.Err)
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = o.Stdin, o.Stdout, o.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Ptrace: true}
@@ -57,9 +66,33 @@ func Launch(o LaunchOptions) (*Launched, error) {
 	started := make(chan error)
 	go l.hold(started)
 	if err := <-started; err != nil {
-		return nil, fmt.Errorf("start %s: %w", o.Args[0], err)
+		return nil, startError(cmd.Path, err)
 	}
 	return l, nil
+}
+
+// startError says why a command was not started.
+func startError(name string, err error) error {
+	var pathErr *fs.PathError
+	var lookErr *exec.Error
+	switch {
+	case errors.As(err, &pathErr): // its text repeats the name
+		err = pathErr.Err
+	case errors.As(err, &lookErr):
+		err = lookErr.Err
+	}
+	switch {
+	case errors.Is(err, exec.ErrNotFound):
+		return fmt.Errorf("start %s: %w: it is in no directory of $PATH", name, ErrCommandNotFound)
+	case errors.Is(err, fs.ErrNotExist):
+		if _, statErr := os.Stat(name); statErr == nil {
+			return fmt.Errorf("start %s: %w: its interpreter does not exist", name, ErrCommandNotFound)
+		}
+		return fmt.Errorf("start %s: %w", name, ErrCommandNotFound)
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.ENOEXEC), errors.Is(err, syscall.EISDIR):
+		return fmt.Errorf("start %s: %w: %w", name, ErrNotExecutable, err)
+	}
+	return fmt.Errorf("start %s: %w", name, err)
 }
 
 // hold starts the command and keeps it stopped until release. ptrace obeys
@@ -71,25 +104,26 @@ func (l *Launched) hold(started chan<- error) {
 		started <- err
 		return
 	}
+	// After an error it is still worth running: only the certainty of the
+	// first calls is lost.
 	err := runToEntry(l.PID())
 	started <- nil
-	if err != nil {
-		// Still worth running: only the certainty of the first calls is lost.
-		l.done <- err
-		return
-	}
 	<-l.release
-	if err := syscall.PtraceDetach(l.PID()); err != nil && !errors.Is(err, syscall.ESRCH) {
-		l.done <- fmt.Errorf("let the command go: %w", err)
-		return
+	if detachErr := syscall.PtraceDetach(l.PID()); detachErr != nil && !errors.Is(detachErr, syscall.ESRCH) {
+		err = errors.Join(err, fmt.Errorf("let the command go: %w", detachErr))
 	}
-	l.done <- nil
+	l.done <- err
 }
 
 // runToEntry takes the process, which stands at its exec, to its entry point.
 func runToEntry(pid int) error {
 	if _, err := waitStop(pid); err != nil {
 		return err
+	}
+	// Until it is let go, the end of sbxtrace is its end: it has done nothing
+	// yet, and would stay stopped, or run into the breakpoint.
+	if err := syscall.PtraceSetOptions(pid, unix.PTRACE_O_EXITKILL); err != nil {
+		return fmt.Errorf("bind the command to sbxtrace: %w", err)
 	}
 	entry, err := auxEntry(pid)
 	if err != nil {

@@ -52,12 +52,18 @@ func (f *targetFlags) resolve() ([]uint32, error) {
 		if err != nil {
 			return nil, fmt.Errorf("--name %s: %w", name, err)
 		}
+		if len(found) == 0 {
+			return nil, fmt.Errorf("--name %s: %w", name, symbolizer.ErrNoProcess)
+		}
 		add(found...)
 	}
 	for _, path := range f.cgroups {
 		found, err := symbolizer.FindByCgroup(path)
 		if err != nil {
 			return nil, fmt.Errorf("--cgroup %s: %w", path, err)
+		}
+		if len(found) == 0 {
+			return nil, fmt.Errorf("--cgroup %s: no process in that control group", path)
 		}
 		add(found...)
 	}
@@ -120,7 +126,7 @@ func attach(cmd *cobra.Command, f *traceFlags, target *targetFlags, args []strin
 	for _, pid := range pids {
 		if err := t.AddPID(pid); err != nil {
 			// One of several that ended meanwhile is no reason to give up.
-			if len(pids) > 1 && errors.Is(err, symbolizer.ErrNoProcess) {
+			if len(pids) > 1 && (errors.Is(err, symbolizer.ErrNoProcess) || errors.Is(err, tracer.ErrUntraceable)) {
 				n.printf("%v", err)
 				continue
 			}

@@ -17,6 +17,10 @@ const (
 	exitFailure = 1 // something did not work
 	exitUsage   = 2 // the command line is wrong
 	exitCheck   = 3 // a check (diff, budget) did not pass
+
+	// Of `run`, as env(1) has them.
+	exitNotExecutable = 126
+	exitNotFound      = 127
 )
 
 // usageError is a mistake in the command line.
@@ -33,6 +37,15 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 type exitStatus int
 
 func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// exitError is an error with a status of its own.
+type exitError struct {
+	status int
+	err    error
+}
+
+func (e exitError) Error() string { return e.err.Error() }
+func (e exitError) Unwrap() error { return e.err }
 
 func main() {
 	// A reader that goes away (`sbxtrace … | head`) is an error of a write,
@@ -63,6 +76,10 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return 0
 	}
 	fmt.Fprintf(stderr, "sbxtrace: %v\n", err)
+	var own exitError
+	if errors.As(err, &own) {
+		return own.status
+	}
 	return exitFailure
 }
 

@@ -37,6 +37,15 @@ func openOutput(path string, std io.Writer, color string) (*output, error) {
 	return o, nil
 }
 
+// Write implements io.Writer.
+func (o *output) Write(b []byte) (int, error) {
+	n, err := o.Writer.Write(b)
+	if err != nil {
+		err = fmt.Errorf("write output: %w", err)
+	}
+	return n, err
+}
+
 // Close closes a file and tells what writing it late brought up.
 func (o *output) Close() error {
 	if o.file == nil {
@@ -45,9 +54,16 @@ func (o *output) Close() error {
 	return o.file.Close()
 }
 
-// createFile creates a file that belongs to whoever called sudo.
+// createFile creates a file that belongs to whoever called sudo, or empties one
+// that there is, which stays its owner's.
 func createFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		f, err = os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+		if err == nil {
+			return f, nil
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("create output: %w", err)
 	}

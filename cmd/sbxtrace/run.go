@@ -5,12 +5,15 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/sbxtrace/sbxtrace/tracer"
+	"github.com/sbxtrace/sbxtrace/uprobes"
 )
 
 func runCommand() *cobra.Command {
@@ -21,8 +24,9 @@ func runCommand() *cobra.Command {
 		Short: "Start a program and trace it from its first call",
 		Long: `Run starts a command under observation: it is stopped before the first
 instruction of its own, probes are attached, and it is let go, so that not one
-call of main is missed. Its exit status is passed on. The command keeps stdin
-and stdout; what sbxtrace shows goes to stderr, or to the file of -o.
+call of main is missed. Its exit status is passed on, 128 plus the signal's
+number if one ended it, 127 if there is no such command, 126 if it cannot be
+executed. The command keeps stdin and stdout; what sbxtrace shows goes to stderr, or to the file of -o.
 
 Under sudo the command runs as the user who called sudo.`,
 		Example: `  sudo sbxtrace run -- ./server --port 8080
@@ -68,10 +72,15 @@ func runTraced(cmd *cobra.Command, f *traceFlags, user string, functions, comman
 	target, err := tracer.Launch(tracer.LaunchOptions{
 		Args: command, User: user, Stdin: cmd.InOrStdin(), Stdout: cmd.OutOrStdout(), Stderr: os.Stderr,
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, tracer.ErrCommandNotFound):
+		return exitError{exitNotFound, err}
+	case errors.Is(err, tracer.ErrNotExecutable):
+		return exitError{exitNotExecutable, err}
+	case err != nil:
 		return err
 	}
-	status, err := watchLaunched(f, opt, t, target, out, n)
+	status, err := watchLaunched(f, opt, t, target, command, out, n)
 	switch {
 	case err != nil:
 		return err
@@ -83,7 +92,7 @@ func runTraced(cmd *cobra.Command, f *traceFlags, user string, functions, comman
 
 // watchLaunched attaches to a command that was launched, lets it go, and
 // traces it to its end. It returns the command's exit status.
-func watchLaunched(f *traceFlags, opt tracer.Options, t *tracer.Tracer, target *tracer.Launched, out *output, n *notes) (int, error) {
+func watchLaunched(f *traceFlags, opt tracer.Options, t *tracer.Tracer, target *tracer.Launched, command []string, out *output, n *notes) (int, error) {
 	w, err := newWatch(f, t, opt.Level, out, n)
 	if err != nil {
 		return 0, abandon(target, err)
@@ -93,8 +102,11 @@ func watchLaunched(f *traceFlags, opt tracer.Options, t *tracer.Tracer, target *
 		return 0, abandon(target, err)
 	}
 	report, err := t.Start()
-	if err != nil && !(errors.Is(err, tracer.ErrNoFunctions) && opt.Follow) {
-		return 0, abandon(target, err)
+	if err != nil {
+		if !opt.Follow || !nothingYet(err) {
+			return 0, abandon(target, err)
+		}
+		n.printf("nothing to trace in %s itself: %v", filepath.Base(command[0]), err)
 	}
 	if note := skippedNote(report); note != "" {
 		n.printf("%s", note)
@@ -122,7 +134,15 @@ func watchLaunched(f *traceFlags, opt tracer.Options, t *tracer.Tracer, target *
 	return status, errors.Join(err, waitErr, out.Close())
 }
 
-// abandon lets a command run that cannot be traced, and reports why.
+// nothingYet reports whether the programs that the command will execute may
+// still have what it lacks itself: a script, or a program that starts others.
+func nothingYet(err error) bool {
+	var noMatch *uprobes.NoMatchError
+	return errors.Is(err, tracer.ErrNoFunctions) || errors.As(err, &noMatch)
+}
+
+// abandon ends a command that cannot be traced before it has done anything,
+// and reports why.
 func abandon(target *tracer.Launched, why error) error {
 	return errors.Join(why, target.Signal(os.Kill), target.Release(), reap(target))
 }
@@ -133,10 +153,10 @@ func reap(target *tracer.Launched) error {
 }
 
 // forwardSignals passes a request to end on to the command, whose end then
-// ends the session. SIGINT from a terminal has reached it already.
+// ends the session. What was typed at a terminal has reached the command too.
 func forwardSignals(ctx context.Context, target *tracer.Launched) {
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(signals, os.Interrupt, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP)
 	context.AfterFunc(ctx, func() { signal.Stop(signals) })
 	go func() {
 		for {
@@ -144,10 +164,23 @@ func forwardSignals(ctx context.Context, target *tracer.Launched) {
 			case <-ctx.Done():
 				return
 			case s := <-signals:
-				if s != os.Interrupt {
-					_ = target.Signal(s) // it may have ended by itself
+				if (s == os.Interrupt || s == syscall.SIGQUIT) && inForeground() {
+					continue
 				}
+				_ = target.Signal(s) // it may have ended by itself
 			}
 		}
 	}()
+}
+
+// inForeground reports whether keys typed at the terminal raise signals in
+// this process and those it starts.
+func inForeground() bool {
+	tty, err := os.Open("/dev/tty")
+	if err != nil {
+		return false
+	}
+	defer tty.Close()
+	group, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp()
 }

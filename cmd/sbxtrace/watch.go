@@ -77,19 +77,21 @@ func (w *watch) run(ctx context.Context) error {
 		sink.detached = w.noteDetached // a tree says it itself
 	}
 	orphans, err := w.tracer.Run(ctx, sink)
-	if w.live != nil && w.json == nil {
-		err = errors.Join(err, w.live.Close())
-	}
-	if outErr := w.summary(orphans); outErr != nil {
+	if outErr := w.finish(orphans); !errors.Is(outErr, syscall.EPIPE) { // else the reader has seen enough
 		err = errors.Join(err, outErr)
 	}
-	if errors.Is(err, syscall.EPIPE) {
-		return nil // the reader has seen enough
+	return err
+}
+
+// finish ends the live view and prints the summary, unless the output has
+// failed before.
+func (w *watch) finish(orphans uint64) error {
+	if w.live != nil && w.json == nil {
+		if err := w.live.Close(); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("write output: %w", err)
-	}
-	return nil
+	return w.summary(orphans)
 }
 
 // summary prints what every session ends with.
@@ -233,9 +235,13 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// untilSignal is a context that ends with SIGINT, SIGTERM or SIGHUP.
+// untilSignal is a context that ends with SIGINT, SIGTERM or SIGHUP. A second
+// one ends the process, should the reader of its output block it: the kernel
+// takes the probes out then.
 func untilSignal() (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
 }
 
 // skippedNote tells of functions that were selected and cannot be probed.
