@@ -1,5 +1,7 @@
 package tests
 
+//lint:file-ignore U1000 helpers that the tests of the package share, each of which uses some
+
 import (
 	"fmt"
 	"os"
