@@ -16,6 +16,8 @@ type situation struct {
 	flags  []string // of sbxtrace
 	// unseen functions have no place for a probe.
 	unseen []string
+	// only these functions are traced; the tree is that of others, too.
+	only []string
 	// uncounted functions do not count themselves: their callers count their calls,
 	// and nothing else is known of them.
 	uncounted []string
@@ -45,18 +47,21 @@ func (s situation) check(t *testing.T) {
 	if !s.runOnly {
 		t.Run("attach", func(t *testing.T) {
 			t.Parallel()
-			r, truth := traceAttached(t, path, s.args, s.flags)
+			r, truth := traceAttached(t, path, s.args, s.selected())
 			s.compare(t, r, truth)
 		})
 	}
 	if !s.attachOnly {
 		t.Run("run", func(t *testing.T) {
 			t.Parallel()
-			r, truth := traceRun(t, path, s.args, s.flags)
+			r, truth := traceRun(t, path, s.args, s.selected())
 			s.compare(t, r, truth)
 		})
 	}
 }
+
+// selected are the flags of the situation with those that select functions.
+func (s situation) selected() []string { return append(slices.Clone(s.flags), s.only...) }
 
 // compare checks everything that holds for every complete trace.
 func (s situation) compare(t *testing.T, r *result, truth targets.Truth) {
@@ -67,6 +72,10 @@ func (s situation) compare(t *testing.T, r *result, truth targets.Truth) {
 	}
 	want := truth
 	want.Counts = without(truth.Counts, s.unseen)
+	if s.only != nil {
+		s.noTree, s.noDepth = true, true
+		maps.DeleteFunc(want.Counts, func(name string, _ uint64) bool { return !slices.Contains(s.only, name) })
+	}
 	maps.Copy(want.Counts, s.rounds)
 	r.complete(t)
 	report(t, "calls", differences("calls", want.Counts, r.counts()))
