@@ -1,9 +1,14 @@
 package tracer
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"path/filepath"
-	"strings"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
 
 	"github.com/sbxtrace/sbxtrace/loader"
 	"github.com/sbxtrace/sbxtrace/symbolizer"
@@ -15,64 +20,66 @@ type ListOptions struct {
 	Path     string   // an ELF file, or
 	PIDs     []uint32 // processes: everything they have mapped
 	Selector uprobes.Selector
-	USDT     []string // only static probes that match; nil: all, where Selector is zero
+	USDT     []string // static probes by pattern; empty: all, where Selector is zero
 	Lines    bool     // look source lines up
+	Inlined  bool     // look for functions that exist only inlined
 }
 
-// ListEntry is a function or static probe, with what would be done with it.
-// The JSON names are those of docs/functions.md.
-type ListEntry struct {
-	Name      string   `json:"name"`
-	Symbol    string   `json:"symbol,omitempty"`
-	Module    string   `json:"module"`
-	Address   uint64   `json:"address"`
-	Size      uint64   `json:"size"`
-	Lang      string   `json:"lang"`
-	File      string   `json:"file,omitempty"`
-	Line      int      `json:"line,omitempty"`
-	Source    string   `json:"source,omitempty"`    // table that the name comes from
-	Aliases   []string `json:"aliases,omitempty"`   // other symbols of the address
-	Static    bool     `json:"static,omitempty"`    // a static probe
-	Arguments string   `json:"arguments,omitempty"` // of a static probe, as in its note
-	Entry     string   `json:"entry,omitempty"`     // entry site and reason
-	Return    string   `json:"return,omitempty"`    // how its end is seen
-	CostNS    uint32   `json:"cost_ns,omitempty"`   // of a traced call, estimated
-	Warnings  []string `json:"warnings,omitempty"`
-	Problem   string   `json:"problem,omitempty"` // why it cannot be probed
-	Inlined   bool     `json:"inlined,omitempty"` // exists only inside other functions
+// ListedModule is a file that functions are in.
+type ListedModule struct {
+	Name string // base name
+	Path string // as given, or as the process sees it
+	Main bool   // the program itself, not a library
 }
 
-// Where is the source place, empty if unknown.
-func (e *ListEntry) Where() string {
-	switch {
-	case e.File == "":
-		return ""
-	case e.Line == 0:
-		return e.File
-	}
-	return fmt.Sprintf("%s:%d", e.File, e.Line)
+// Listed is a function with what attach would do with it.
+type Listed struct {
+	Candidate
+	Module *ListedModule
+	File   string // source file, empty if unknown
+	Line   int    // 0 if unknown
+	CostNS uint32 // of a traced call, estimated; 0 if it cannot be probed
+	// Unwinds: exceptions or panics may pass through frames of the program.
+	Unwinds bool
+}
+
+// ListedStatic is a static probe, which may be at several places in the code.
+type ListedStatic struct {
+	Module *ListedModule
+	Sites  []uprobes.StaticProbe // of the same provider and name, at least one
+	CostNS uint32                // of a hit, estimated
+}
+
+// ListedInline is a function that has no code of its own.
+type ListedInline struct {
+	Name   string
+	Module *ListedModule
+	Sites  []symbolizer.InlineSite // where it was inlined, at least one
 }
 
 // Listing is what List found.
 type Listing struct {
-	Entries []ListEntry
-	LeftOut int // functions that the default selection leaves out
+	Functions []Listed // by module, in the order of their addresses
+	Static    []ListedStatic
+	Inlined   []ListedInline // with ListOptions.Inlined
+	// The default selection leaves out LeftOut functions: of the toolchain and
+	// the standard library in the program itself, and of its libraries.
+	LeftOut   int
+	Libraries int
+	// Notes are what the user should know: patterns that match nothing while
+	// others do, modules that cannot be read.
+	Notes []error
 }
 
-// Count counts the entries that can be traced, that cannot, and those that
-// only exist inlined.
-func (l *Listing) Count() (probeable, problems, inlined int) {
-	for i := range l.Entries {
-		switch e := &l.Entries[i]; {
-		case e.Inlined:
-			inlined++
-		case e.Problem != "":
-			problems++
-		default:
-			probeable++
+// Probeable counts the functions that can be probed.
+func (l *Listing) Probeable() int {
+	n := 0
+	for i := range l.Functions {
+		if l.Functions[i].Err == nil {
+			n++
 		}
 	}
-	return probeable, problems, inlined
+	return n
 }
 
 // lister is the state of List.
@@ -80,54 +87,64 @@ type lister struct {
 	o      ListOptions
 	cost   uprobes.CostModel
 	kernel loader.KernelVersion
+	usdt   *uprobes.USDTMatcher // nil: no static probes
 	out    *Listing
-	names  []string
+	seen   map[fileID]bool
+	match  []*uprobes.Matcher // of each program
+	names  catalog
 }
 
-// List tells what attach would trace with the same selectors. It fails with a
-// *uprobes.NoMatchError when a pattern fits nothing, symbolizer.ErrNotELF or
-// ErrMalformed for a bad file, symbolizer.ErrNoProcess for a missing process.
+// List tells what attach would trace with the same selectors, and where it
+// would put the probes. It needs no privileges but to read the files. It fails
+// with a *uprobes.NoMatchError when a pattern fits nothing,
+// symbolizer.ErrNotELF or ErrMalformed for a bad file, symbolizer.ErrNoProcess
+// for a missing process, and loader.ErrPermission for one that may not be
+// looked into.
 func List(o ListOptions) (*Listing, error) {
 	kernel, _, err := loader.RunningKernel()
 	if err != nil {
 		return nil, err
 	}
-	l := &lister{o: o, cost: costModel(), kernel: kernel, out: new(Listing)}
-	var matchers []*uprobes.Matcher
+	l := &lister{o: o, cost: costModel(), kernel: kernel, out: new(Listing), seen: make(map[fileID]bool)}
+	// Whoever names functions does not ask for static probes.
+	patterns := o.USDT
+	if len(patterns) == 0 && o.Selector.Empty() {
+		patterns = []string{"*"}
+	}
+	if len(patterns) > 0 {
+		if l.usdt, err = uprobes.CompileUSDT(patterns); err != nil {
+			return nil, err
+		}
+	}
 	if o.Path != "" {
-		bin, err := symbolizer.Open(o.Path)
-		if err != nil {
-			return nil, err
-		}
-		defer bin.Close()
-		m, err := l.matcher(bin, o.Path)
-		if err != nil {
-			return nil, err
-		}
-		matchers = append(matchers, m)
-		self := &mapped{Module: symbolizer.Module{Path: o.Path, Main: true}}
-		if err := l.module(bin, self, m, unwinds(self, bin)); err != nil {
+		if err := l.file(o.Path); err != nil {
 			return nil, err
 		}
 	}
 	for _, pid := range o.PIDs {
-		m, err := l.process(pid)
-		if err != nil {
+		if err := l.process(pid); err != nil {
 			return nil, err
 		}
-		matchers = append(matchers, m)
 	}
-	if len(l.out.Entries) == 0 {
-		for _, m := range matchers {
-			for _, p := range m.Unmatched() {
-				return nil, &uprobes.NoMatchError{Pattern: p.Text, Nearest: uprobes.Nearest(p.Text, l.names, 5)}
-			}
-		}
-		return nil, ErrNoFunctions
-	}
-	return l.out, nil
+	return l.out, l.unmatched()
 }
 
+// file lists the file at path, of which it is not known who maps it.
+func (l *lister) file(path string) error {
+	bin, err := symbolizer.OpenCached(path)
+	if err != nil {
+		return err
+	}
+	defer bin.Close()
+	m, err := l.matcher(bin, path)
+	if err != nil {
+		return err
+	}
+	self := &mapped{Module: symbolizer.Module{Path: path, Main: true}}
+	return l.module(bin, self, m, unwinds(self, bin))
+}
+
+// matcher is for the program bin and what it maps.
 func (l *lister) matcher(bin *symbolizer.Binary, path string) (*uprobes.Matcher, error) {
 	m, err := l.o.Selector.Compile()
 	if err != nil {
@@ -136,61 +153,84 @@ func (l *lister) matcher(bin *symbolizer.Binary, path string) (*uprobes.Matcher,
 	if l.o.Selector.Empty() {
 		m = m.WithDefault(uprobes.ModuleInfo{Name: path, Go: bin.IsGo(), GoModule: bin.GoModule, GoPackage: bin.GoPackage})
 	}
+	l.match = append(l.match, m)
 	return m, nil
 }
 
-func (l *lister) process(pid uint32) (*uprobes.Matcher, error) {
+// process lists what a process has mapped and what no other one had before.
+func (l *lister) process(pid uint32) error {
 	mods, err := targetFiles(pid)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var m *uprobes.Matcher
 	raises := false
+	bins := make([]*symbolizer.Binary, len(mods))
+	defer func() {
+		for _, b := range bins {
+			if b != nil {
+				b.Close()
+			}
+		}
+	}()
 	for i := range mods {
 		bin, err := mods[i].open()
 		if err != nil {
-			continue // not an ELF file: nothing to list
+			if mods[i].Main {
+				return err
+			}
+			if !errors.Is(err, symbolizer.ErrNotELF) { // files of data are mapped too
+				l.out.Notes = append(l.out.Notes, fmt.Errorf("%s is left out: %w", mods[i].Name(), err))
+			}
+			continue
 		}
+		bins[i] = bin
 		raises = raises || unwinds(&mods[i], bin)
 		if mods[i].Main {
-			m, err = l.matcher(bin, mods[i].Path)
-		}
-		bin.Close()
-		if err != nil {
-			return nil, err
+			if m, err = l.matcher(bin, mods[i].Path); err != nil {
+				return err
+			}
 		}
 	}
 	if m == nil {
-		return nil, fmt.Errorf("pid %d: %w: it has no program mapped", pid, ErrNoFunctions)
+		return fmt.Errorf("pid %d: %w: its program cannot be found", pid, ErrUntraceable)
 	}
 	for i := range mods {
-		bin, err := mods[i].open()
-		if err != nil {
+		if bins[i] == nil || l.seen[mods[i].id] {
 			continue
 		}
-		err = l.module(bin, &mods[i], m, raises)
-		bin.Close()
-		if err != nil {
-			return nil, err
+		l.seen[mods[i].id] = true
+		if err := l.module(bins[i], &mods[i], m, raises); err != nil {
+			return err
 		}
 	}
-	return m, nil
+	return nil
 }
 
 // module lists one file.
 func (l *lister) module(bin *symbolizer.Binary, file *mapped, m *uprobes.Matcher, raises bool) error {
-	name := filepath.Base(file.Path)
+	mod := &ListedModule{Name: filepath.Base(file.Path), Path: file.Path, Main: file.Main}
+	l.names.modules = append(l.names.modules, mod.Name)
 	onlyStatic := len(l.o.USDT) > 0 && l.o.Selector.Empty()
-	if !onlyStatic && m.MatchModule(file.Path) {
-		if err := l.functions(bin, file, name, m, raises); err != nil {
+	switch {
+	case onlyStatic:
+	case m.MatchModule(file.Path):
+		if err := l.functions(bin, mod, m, raises); err != nil {
 			return err
 		}
+	case l.o.Selector.Empty():
+		fns, _ := bin.Functions() // what cannot be read is not there to be traced either
+		l.out.LeftOut += len(fns)
+		l.out.Libraries++
 	}
-	return l.static(bin, file, name)
+	if l.usdt == nil {
+		return nil
+	}
+	return l.static(bin, mod)
 }
 
-func (l *lister) functions(bin *symbolizer.Binary, file *mapped, name string, m *uprobes.Matcher, raises bool) error {
-	found, err := Plan(bin, file.Path, m, PlanOptions{Unwinds: raises, Kernel: l.kernel})
+func (l *lister) functions(bin *symbolizer.Binary, mod *ListedModule, m *uprobes.Matcher, raises bool) error {
+	found, err := Plan(bin, mod.Path, m, PlanOptions{Unwinds: raises, Kernel: l.kernel})
 	if err != nil {
 		return err
 	}
@@ -198,134 +238,74 @@ func (l *lister) functions(bin *symbolizer.Binary, file *mapped, name string, m 
 	if err != nil {
 		return err
 	}
+	l.names.functions = append(l.names.functions, all)
 	if l.o.Selector.Empty() {
 		l.out.LeftOut += len(all) - len(found)
 	}
-	outOfLine := make(map[string]bool, len(all))
-	for i := range all {
-		outOfLine[all[i].Name] = true
-		l.names = append(l.names, all[i].Name)
-	}
+	first := len(l.out.Functions)
 	for i := range found {
-		l.out.Entries = append(l.out.Entries, l.entry(bin, name, &found[i]))
-	}
-	return l.inlined(bin, file, name, m, outOfLine)
-}
-
-func (l *lister) entry(bin *symbolizer.Binary, module string, c *Candidate) ListEntry {
-	fn := &c.Function
-	e := ListEntry{
-		Name: fn.Name, Symbol: fn.Symbol, Module: module, Address: fn.Addr, Size: fn.Size,
-		Lang: fn.Lang.String(), Source: fn.Source.String(), Aliases: fn.Aliases,
+		f := Listed{Candidate: found[i], Module: mod, Unwinds: raises}
+		if f.Err == nil {
+			f.CostNS = l.cost.EstimateCall(f.Plan)
+		}
+		l.out.Functions = append(l.out.Functions, f)
 	}
 	if l.o.Lines {
-		e.File, e.Line = bin.Line(fn.Addr)
+		lookUpLines(bin, l.out.Functions[first:])
 	}
-	if c.Err != nil {
-		e.Problem = c.Err.Error()
-		return e
-	}
-	e.Entry, e.Return, e.Warnings = c.Plan.Entry.Reason, describeReturns(c.Plan), c.Plan.Warnings
-	e.CostNS = l.cost.EstimateCall(c.Plan)
-	return e
-}
-
-// describeReturns says how the end of calls is seen.
-func describeReturns(p *uprobes.Plan) string {
-	rets, tails := 0, 0
-	for _, s := range p.Returns {
-		switch s.Role {
-		case uprobes.RoleReturn:
-			return s.Reason
-		case uprobes.RoleTail:
-			tails++
-		default:
-			rets++
-		}
-	}
-	switch {
-	case rets+tails == 0:
-		return "not seen"
-	case tails == 0:
-		return count(rets, "RET instruction")
-	}
-	return fmt.Sprintf("%s, %s", count(rets, "RET instruction"), count(tails, "tail jump"))
-}
-
-// inlined adds functions that match and have no code of their own.
-func (l *lister) inlined(bin *symbolizer.Binary, file *mapped, module string, m *uprobes.Matcher, outOfLine map[string]bool) error {
-	if l.o.Selector.Empty() {
-		return nil
-	}
-	sites, err := bin.InlinedAt(func(name string) bool {
-		return !outOfLine[name] && m.Match(&symbolizer.Function{Name: name, Symbol: name}, file.Path, nil)
-	})
-	if err != nil {
-		return nil // no debug information: then nobody knows
-	}
-	at := make(map[string][]string)
-	var order []string
-	for _, s := range sites {
-		if at[s.Function] == nil {
-			order = append(order, s.Function)
-		}
-		at[s.Function] = append(at[s.Function], s.Caller)
-	}
-	for _, name := range order {
-		const most = 3
-		callers := uniq(at[name])
-		more := ""
-		if n := len(callers) - most; n > 0 {
-			more = fmt.Sprintf(" and %d more", n)
-			callers = callers[:most]
-		}
-		l.out.Entries = append(l.out.Entries, ListEntry{
-			Name: name, Module: module, Inlined: true,
-			Problem: "exists only inlined, into " + strings.Join(callers, ", ") + more,
-		})
+	if l.o.Inlined {
+		l.out.Inlined = append(l.out.Inlined, onlyInlined(bin, mod, m, all)...)
 	}
 	return nil
 }
 
-func uniq(names []string) []string {
-	seen := make(map[string]bool)
-	var out []string
-	for _, n := range names {
-		if !seen[n] {
-			seen[n] = true
-			out = append(out, n)
-		}
+// lookUpLines fills in source lines, on all CPUs.
+func lookUpLines(bin *symbolizer.Binary, fns []Listed) {
+	const batch = 256
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for {
+				from := int(next.Add(batch)) - batch
+				if from >= len(fns) {
+					return
+				}
+				for i := from; i < min(from+batch, len(fns)); i++ {
+					fns[i].File, fns[i].Line = bin.Line(fns[i].Function.Addr)
+				}
+			}
+		})
 	}
-	return out
+	wg.Wait()
 }
 
-// static adds the static probes of a file.
-func (l *lister) static(bin *symbolizer.Binary, file *mapped, module string) error {
-	patterns := l.o.USDT
-	if len(patterns) == 0 {
-		if !l.o.Selector.Empty() {
-			return nil
-		}
-		patterns = []string{"*:*"}
-	}
-	m, err := uprobes.CompileUSDT(patterns)
-	if err != nil {
-		return err
-	}
+// static adds the static probes of a file, those of one name together.
+func (l *lister) static(bin *symbolizer.Binary, mod *ListedModule) error {
 	probes, err := uprobes.StaticProbes(bin.File(), nil)
 	if err != nil {
-		return fmt.Errorf("read the static probes of %s: %w", module, err)
+		return fmt.Errorf("read the static probes of %s: %w", mod.Name, err)
 	}
+	l.names.static = append(l.names.static, probes...)
+	byID := make(map[string]int)
+	first := len(l.out.Static)
 	for i := range probes {
 		p := &probes[i]
-		if !m.Match(p, file.Path) {
+		if !l.usdt.Match(p, mod.Path) {
 			continue
 		}
-		e := ListEntry{Name: p.ID(), Module: module, Address: p.Addr, Lang: "usdt", Static: true, Arguments: p.RawArgs}
-		if p.Err != nil {
-			e.Problem = p.Err.Error()
+		at, ok := byID[p.ID()]
+		if !ok {
+			at = len(l.out.Static)
+			byID[p.ID()] = at
+			// The probe is a nop of one byte, which every kernel emulates.
+			cost := l.cost.Estimate(uprobes.Site{Role: uprobes.RoleUSDT, Class: uprobes.Emulated})
+			l.out.Static = append(l.out.Static, ListedStatic{Module: mod, CostNS: cost})
 		}
-		l.out.Entries = append(l.out.Entries, e)
+		l.out.Static[at].Sites = append(l.out.Static[at].Sites, *p)
 	}
+	slices.SortFunc(l.out.Static[first:], func(a, b ListedStatic) int {
+		return cmp.Compare(a.Sites[0].ID(), b.Sites[0].ID())
+	})
 	return nil
 }

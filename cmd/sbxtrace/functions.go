@@ -2,150 +2,181 @@ package main
 
 import (
 	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sbxtrace/sbxtrace/tracer"
-	"github.com/sbxtrace/sbxtrace/view"
 )
 
+// functionFlags are the flags of functions.
+type functionFlags struct {
+	selectFlags
+	target        targetFlags
+	verbose       bool
+	format, color string
+	output        string
+}
+
 func functionsCommand() *cobra.Command {
-	var f selectFlags
-	var target targetFlags
-	var verbose bool
-	var format string
+	var f functionFlags
 	cmd := &cobra.Command{
 		Use:   "functions BINARY | --pid PID [function …]",
 		Short: "List what can be traced in a program",
-		Long: `Functions lists the functions of a program, or of everything that a process has
-mapped, which attach and run would trace with the same selectors: name, module,
-size, language and source line. With --verbose it says where the probes go and
-why, what a traced call costs, and what cannot be probed.
+		Long: `Functions lists what attach and run would trace with the same selectors in a
+program, or in everything that a process has mapped: functions with their size,
+language, module and source line, and static probes. With --verbose it says
+where the probes go and why, what a traced call costs, and what cannot be probed.
 
 It needs no privileges for files and processes that you may read.`,
 		Example: `  sbxtrace functions ./server
   sbxtrace functions ./server 'handle_*' --verbose
-  sudo sbxtrace functions --pid 4711 --module 'libssl*'
-  sbxtrace functions /usr/bin/postgres --usdt '*'`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if _, err := choice("--format", format, map[string]bool{"text": true, "json": true}); err != nil {
-				return err
-			}
-			o := tracer.ListOptions{USDT: f.usdt, Lines: true}
-			if len(target.pids)+len(target.names)+len(target.cgroups) == 0 {
-				if len(args) == 0 {
-					return usagef("no program: give a file, or --pid")
-				}
-				o.Path, args = args[0], args[1:]
-			} else {
-				pids, err := target.resolve()
-				if err != nil {
-					return err
-				}
-				o.PIDs = pids
-			}
-			o.Selector = f.selector(args)
-			return listFunctions(cmd, o, verbose, format == "json")
-		},
+  sudo sbxtrace functions --pid 4711 --module 'libssl*' '*'
+  sbxtrace functions /usr/bin/python3 --usdt '*'`,
+		RunE: func(cmd *cobra.Command, args []string) error { return functions(cmd, &f, args) },
 	}
-	f.add(cmd)
-	target.add(cmd)
-	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "where probes go, why, and what they cost")
-	cmd.Flags().StringVar(&format, "format", "text", "text or json (one object per line)")
+	f.selectFlags.add(cmd)
+	f.target.add(cmd)
+	fs := cmd.Flags()
+	fs.BoolVarP(&f.verbose, "verbose", "v", false, "where probes go, why, what they cost, and what cannot be probed")
+	fs.StringVar(&f.format, "format", "text", "text or json (one object per line)")
+	fs.StringVarP(&f.output, "output", "o", "", "write to `file` instead")
+	fs.StringVar(&f.color, "color", "auto", "auto, always or never")
 	return cmd
 }
 
-func listFunctions(cmd *cobra.Command, o tracer.ListOptions, verbose, asJSON bool) error {
-	list, err := tracer.List(o)
-	if err != nil {
+func functions(cmd *cobra.Command, f *functionFlags, args []string) error {
+	if err := checkFormat(f.format, f.color); err != nil {
 		return err
 	}
-	out := bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)
-	if asJSON {
-		err = listJSON(out, list)
+	o := tracer.ListOptions{USDT: f.usdt, Lines: true, Inlined: f.verbose}
+	if f.target.empty() {
+		if len(args) == 0 {
+			return usagef("no program: give a file, or --pid")
+		}
+		o.Path, args = findProgram(args[0]), args[1:]
 	} else {
-		listText(out, list, verbose)
-	}
-	if list.LeftOut > 0 && !asJSON {
-		fmt.Fprintf(cmd.ErrOrStderr(), "sbxtrace: %s of libraries and the language's runtime left out: '*' lists all\n",
-			count(list.LeftOut, "function"))
-	}
-	return errors.Join(err, out.Flush())
-}
-
-// listJSON prints an object per function, as docs/functions.md describes.
-func listJSON(w io.Writer, list *tracer.Listing) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	for i := range list.Entries {
-		if err := enc.Encode(&list.Entries[i]); err != nil {
+		var err error
+		if o.PIDs, err = f.target.resolve(); err != nil {
 			return err
 		}
 	}
-	return nil
+	o.Selector = f.selector(args)
+	list, err := tracer.List(o)
+	if err != nil {
+		return explainPath(o.Path, err)
+	}
+	return printListing(cmd, f, list)
 }
 
-func listText(w io.Writer, list *tracer.Listing, verbose bool) {
-	width := 0
-	for i := range list.Entries {
-		width = max(width, min(len(list.Entries[i].Name), 48))
+// empty reports whether no process is asked for.
+func (f *targetFlags) empty() bool { return len(f.pids)+len(f.names)+len(f.cgroups) == 0 }
+
+// findProgram returns the path of a program: name itself if there is such a
+// file, else what a shell would run.
+func findProgram(name string) string {
+	if _, err := os.Stat(name); err == nil || strings.Contains(name, "/") {
+		return name
 	}
-	module := ""
-	for i := range list.Entries {
-		e := &list.Entries[i]
-		if e.Module != module {
-			if module != "" {
-				fmt.Fprintln(w)
-			}
-			module = e.Module
-			fmt.Fprintf(w, "%s\n", module)
-		}
-		size := ""
-		if e.Size > 0 {
-			size = fmt.Sprintf("%d B", e.Size)
-		}
-		fmt.Fprintf(w, "  %-*s  %9s  %-7s  %s\n", width, e.Name, size, e.Lang, e.Where())
-		if verbose {
-			listVerbose(w, e)
-		} else if e.Problem != "" {
-			fmt.Fprintf(w, "      ✗ %s\n", e.Problem)
-		}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return name
 	}
-	probeable, problems, inlined := list.Count()
-	fmt.Fprintf(w, "\n%s can be traced", count(probeable, "function"))
-	if problems > 0 {
-		fmt.Fprintf(w, ", %d cannot", problems)
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
 	}
-	if inlined > 0 {
-		fmt.Fprintf(w, ", %d exist only inlined", inlined)
-	}
-	fmt.Fprintln(w)
+	return path
 }
 
-func listVerbose(w io.Writer, e *tracer.ListEntry) {
-	if e.Problem != "" {
-		fmt.Fprintf(w, "      ✗ %s\n", e.Problem)
-		return
+// explainPath says of a program that is not there what may have been meant.
+func explainPath(path string, err error) error {
+	switch {
+	case path == "" || !errors.Is(err, os.ErrNotExist):
+		return err
+	case strings.ContainsAny(path, "*?["):
+		return usagef("%s: no such file: the program comes before the functions", path)
+	case strings.Contains(path, "/"):
+		return fmt.Errorf("%s: no such file", path)
 	}
-	if e.Static {
-		args := e.Arguments
-		if args == "" {
-			args = "none"
+	return fmt.Errorf("%s: neither a file nor a command in $PATH", path)
+}
+
+func printListing(cmd *cobra.Command, f *functionFlags, list *tracer.Listing) error {
+	out, err := openOutput(f.output, cmd.OutOrStdout(), f.color)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	n := &notes{w: cmd.ErrOrStderr()}
+	for _, note := range list.Notes {
+		n.printf("%v", note)
+	}
+	w := bufio.NewWriterSize(out, 64<<10)
+	switch {
+	case f.format == "json":
+		err = listJSON(w, list)
+	case f.verbose:
+		listVerbose(w, list, paint(out.color))
+	default:
+		listTable(w, list, paint(out.color), out.width)
+	}
+	if err = errors.Join(err, w.Flush()); err != nil {
+		return fmt.Errorf("write output: %w", err)
+	}
+	n.printf("%s", listingNote(list, f.verbose))
+	return out.Close()
+}
+
+// listingNote sums a listing up.
+func listingNote(list *tracer.Listing, verbose bool) string {
+	var found []string
+	probeable := list.Probeable()
+	if probeable > 0 || len(list.Static) == 0 {
+		found = append(found, count(probeable, "function"))
+	}
+	if n := len(list.Static); n > 0 {
+		found = append(found, count(n, "static probe"))
+	}
+	note := strings.Join(found, " and ") + " can be traced"
+	parts := 0
+	for i := range list.Functions {
+		if f := &list.Functions[i]; f.Err != nil && f.Function.Fragment {
+			parts++
 		}
-		fmt.Fprintf(w, "      arguments: %s\n", args)
-		return
 	}
-	fmt.Fprintf(w, "      entry   %s\n      return  %s\n      cost    about %s per call; name from %s\n",
-		e.Entry, e.Return, strings.TrimSpace(view.Duration(uint64(e.CostNS))), e.Source)
-	if len(e.Aliases) > 0 {
-		fmt.Fprintf(w, "      also    %s\n", strings.Join(e.Aliases, ", "))
+	if n := len(list.Functions) - probeable - parts; n > 0 {
+		note += fmt.Sprintf(", %d cannot", n)
+		if !verbose {
+			note += " (--verbose says why)"
+		}
 	}
-	for _, warning := range e.Warnings {
-		fmt.Fprintf(w, "      ⚠ %s\n", warning)
+	if parts > 0 {
+		note += fmt.Sprintf(", %s of functions lie elsewhere", count(parts, "part"))
 	}
+	if n := len(list.Inlined); n > 0 {
+		exist := "exist"
+		if n == 1 {
+			exist = "exists"
+		}
+		note += fmt.Sprintf(", %d %s only inlined", n, exist)
+	}
+	switch {
+	case list.LeftOut > 0 && list.Libraries > 0:
+		note += fmt.Sprintf("; left out: %s of the toolchain and %s ('*' lists all)", count(list.LeftOut, "function"), countLibraries(list.Libraries))
+	case list.LeftOut > 0:
+		note += fmt.Sprintf("; left out: %s of the toolchain and other packages ('*' lists all)", count(list.LeftOut, "function"))
+	}
+	return note
+}
+
+func countLibraries(n int) string {
+	if n == 1 {
+		return "a library"
+	}
+	return fmt.Sprintf("%d libraries", n)
 }
