@@ -199,19 +199,22 @@ func StartTime(pid int) (uint64, error) {
 	return ticks, nil
 }
 
-// Task is what the scheduler knows of a process's main thread.
+// Task is what the scheduler knows of a thread.
 type Task struct {
 	State  byte // 'R', 'S', 'D', 'T' stopped, 't' stopped by a tracer, 'Z' zombie, …: proc_pid_stat(5)
 	Kernel bool // a thread of the kernel
+	Ending bool // on its way out, or out: it executes nothing any more
 }
 
-// TaskState returns the state of the process's main thread.
+// TaskState returns the state of the process's main thread, or of the thread
+// whose id is given.
 func TaskState(pid int) (Task, error) {
 	fields, err := statFields(pid)
 	if err != nil {
 		return Task{}, err
 	}
-	const flags, kthread = 9 - 3, 0x00200000 // PF_KTHREAD, include/linux/sched.h
+	const flags = 9 - 3
+	const exiting, kthread = 0x4, 0x200000 // PF_EXITING, PF_KTHREAD: include/linux/sched.h
 	if len(fields) <= flags || len(fields[0]) != 1 {
 		return Task{}, fmt.Errorf("pid %d: stat: %w", pid, ErrMalformed)
 	}
@@ -219,7 +222,7 @@ func TaskState(pid int) (Task, error) {
 	if err != nil {
 		return Task{}, fmt.Errorf("pid %d: stat: %w", pid, ErrMalformed)
 	}
-	return Task{State: fields[0][0], Kernel: bits&kthread != 0}, nil
+	return Task{State: fields[0][0], Kernel: bits&kthread != 0, Ending: bits&exiting != 0}, nil
 }
 
 // Parent returns the id of the parent process, 0 if it is outside of our pid

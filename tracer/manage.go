@@ -36,7 +36,7 @@ func (t *Tracer) manage(ctx context.Context) {
 			}
 		case pid := <-t.late:
 			t.mu.Lock()
-			if err := t.mappedFile(pid); err != nil {
+			if err := t.mappedFile(pid); err != nil && !errors.Is(err, symbolizer.ErrNoProcess) {
 				t.note("pid %d: %v", pid, err)
 			}
 			t.mu.Unlock()

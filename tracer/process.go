@@ -75,7 +75,12 @@ func (t *Tracer) addChildren(pid uint32) error {
 }
 
 // addProcess traces pid from now on: what it has mapped, and what it will map.
+// Errors wrap symbolizer.ErrNoProcess also when it ends in the middle of that.
 func (t *Tracer) addProcess(pid uint32) error {
+	return endedMeanwhile(pid, t.tryProcess(pid))
+}
+
+func (t *Tracer) tryProcess(pid uint32) error {
 	p := &process{pid: pid, done: make(map[fileID]bool)}
 	mods, err := targetFiles(pid)
 	if err != nil {
@@ -94,6 +99,9 @@ func (t *Tracer) addProcess(pid uint32) error {
 	// First: forks are followed from here on.
 	if err := t.loader.AddProcess(pid, p.goid); err != nil {
 		return err
+	}
+	if !alive(pid) { // if it is, its end will be reported
+		return fmt.Errorf("pid %d: %w", pid, symbolizer.ErrNoProcess)
 	}
 	t.processes[pid] = p
 	t.symbols.add(pid)
@@ -364,7 +372,7 @@ func (t *Tracer) forked(parent, child uint32) error {
 	if err != nil {
 		return err
 	}
-	return t.addModules(&c, mods)
+	return endedMeanwhile(child, t.addModules(&c, mods))
 }
 
 // executed starts over with a process that runs another program now.
@@ -399,7 +407,7 @@ func (t *Tracer) mappedFile(pid uint32) error {
 		return nil // it ended; its end is reported by the kernel
 	}
 	before := t.report.Functions
-	err = t.addModules(p, mods)
+	err = endedMeanwhile(pid, t.addModules(p, mods))
 	if n := t.report.Functions - before; n > 0 {
 		t.note("%s in libraries loaded since", count(n, "function"))
 	}

@@ -40,12 +40,12 @@ func targetFiles(pid uint32) ([]mapped, error) {
 	if slices.ContainsFunc(mods, func(m mapped) bool { return m.Main }) {
 		return mods, nil
 	}
-	return mods, noProgram(pid, mods)
+	return mods, withoutProgram(pid, mods)
 }
 
-// noProgram says why the program of a process is not to be seen, nil if it is
+// withoutProgram says why the program of a process is not to be seen, nil if it is
 // for none of the reasons known.
-func noProgram(pid uint32, mods []mapped) error {
+func withoutProgram(pid uint32, mods []mapped) error {
 	task, err := symbolizer.TaskState(int(pid))
 	switch {
 	case err != nil:
@@ -66,4 +66,23 @@ func otherUser(pid uint32, err error) error {
 	takes := append(loader.MissingCapabilities(), "CAP_SYS_PTRACE")
 	return fmt.Errorf("pid %d: %w: a process of another user takes %s: run it with sudo (%w)",
 		pid, loader.ErrPermission, strings.Join(takes, " and "), err)
+}
+
+// alive reports whether a thread of the process still executes its program. The
+// kernel reports the end of one that did so when it became a target.
+func alive(pid uint32) bool {
+	tids, err := symbolizer.Threads(int(pid))
+	return err == nil && slices.ContainsFunc(tids, func(tid int) bool {
+		task, err := symbolizer.TaskState(tid)
+		return err == nil && !task.Ending
+	})
+}
+
+// endedMeanwhile makes ErrNoProcess of whatever error the end of a process
+// caused while it was being looked at or attached to.
+func endedMeanwhile(pid uint32, err error) error {
+	if err == nil || errors.Is(err, symbolizer.ErrNoProcess) || alive(pid) {
+		return err
+	}
+	return fmt.Errorf("pid %d: %w: it ended while probes were being attached", pid, symbolizer.ErrNoProcess)
 }
