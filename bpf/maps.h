@@ -57,6 +57,15 @@ struct {
 	__type(value, __u8);
 } tids SEC(".maps");
 
+/* Processes that on_exec has stopped and nobody has let go yet, by pid. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, __u32);
+	__type(value, __u8);
+} held SEC(".maps");
+
 /* Hits per function and CPU: index cpu * stride + function. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -194,8 +194,13 @@ int on_exec(__u64 *ctx)
 	task_ids(t, &pid, &tid);
 	if (!traced(pid, &offset))
 		return 0;
-	if (cfg_stop_on_exec)
+	if (cfg_stop_on_exec) {
+		/* First in the map: whoever lets go what is there misses nobody. */
+		__u8 one = 1;
+
+		bpf_map_update_elem(&held, &pid, &one, BPF_ANY);
 		bpf_send_signal(19 /* SIGSTOP */);
+	}
 	send_task(t, EVENT_EXEC, pid, tid, 0, 0);
 	return 0;
 }

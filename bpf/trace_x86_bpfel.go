@@ -152,6 +152,7 @@ const (
 	TraceMapCounters          = "counters"
 	TraceMapEmptyStack        = "empty_stack"
 	TraceMapEvents            = "events"
+	TraceMapHeld              = "held"
 	TraceMapLatencies         = "latencies"
 	TraceMapProcesses         = "processes"
 	TraceMapStacks            = "stacks"
@@ -259,6 +260,7 @@ type TraceMapSpecs struct {
 	Counters   *ebpf.MapSpec `ebpf:"counters"`
 	EmptyStack *ebpf.MapSpec `ebpf:"empty_stack"`
 	Events     *ebpf.MapSpec `ebpf:"events"`
+	Held       *ebpf.MapSpec `ebpf:"held"`
 	Latencies  *ebpf.MapSpec `ebpf:"latencies"`
 	Processes  *ebpf.MapSpec `ebpf:"processes"`
 	Stacks     *ebpf.MapSpec `ebpf:"stacks"`
@@ -320,6 +322,7 @@ type TraceMaps struct {
 	Counters   *ebpf.Map `ebpf:"counters"`
 	EmptyStack *ebpf.Map `ebpf:"empty_stack"`
 	Events     *ebpf.Map `ebpf:"events"`
+	Held       *ebpf.Map `ebpf:"held"`
 	Latencies  *ebpf.Map `ebpf:"latencies"`
 	Processes  *ebpf.Map `ebpf:"processes"`
 	Stacks     *ebpf.Map `ebpf:"stacks"`
@@ -334,6 +337,7 @@ func (m *TraceMaps) Close() error {
 		m.Counters,
 		m.EmptyStack,
 		m.Events,
+		m.Held,
 		m.Latencies,
 		m.Processes,
 		m.Stacks,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -53,10 +54,13 @@ type Config struct {
 	Comm        string        // only threads of this name; empty: all
 	Follow      bool          // children of traced processes are traced too
 	StopOnExec  bool          // a process that executes a program is stopped (SIGSTOP) until Resume
-	RingBytes   int           // ring buffer, a power of two; 0: DefaultRingBytes
-	MaxFuncs    int           // functions that can be traced at once; 0: 65536
-	Mode        AttachMode
-	Static      bool // static probes will be attached
+	// GuardArgs are arguments that make this program call Guard, which lets go
+	// what StopOnExec has stopped should this process be killed. Nil: no guard.
+	GuardArgs []string
+	RingBytes int // ring buffer, a power of two; 0: DefaultRingBytes
+	MaxFuncs  int // functions that can be traced at once; 0: 65536
+	Mode      AttachMode
+	Static    bool // static probes will be attached
 	// InternPython names a Python function seen for the first time.
 	InternPython func(PythonFunc) trace.FuncID
 }
@@ -91,6 +95,7 @@ type Session struct {
 	multi    bool
 	tasks    []link.Link
 	python   *pythonCalls
+	guard    *exec.Cmd // nil: none is needed
 
 	mu        sync.Mutex
 	closed    bool
@@ -113,6 +118,12 @@ func New(cfg Config) (*Session, error) {
 	if err := s.load(); err != nil {
 		s.Close()
 		return nil, err
+	}
+	if cfg.StopOnExec && cfg.GuardArgs != nil {
+		if err := s.startGuard(cfg.GuardArgs); err != nil {
+			s.Close()
+			return nil, err
+		}
 	}
 	if err := s.attachTasks(); err != nil {
 		s.Close()
@@ -391,6 +402,10 @@ func (s *Session) Close() error {
 	s.detach(groups)
 	closeLinks(s.tasks)
 	var errs []error
+	if s.coll != nil && s.cfg.StopOnExec {
+		errs = append(errs, resumeAll(s.coll.Maps["held"]))
+	}
+	s.stopGuard()
 	if s.ring != nil {
 		errs = append(errs, s.ring.close())
 	}

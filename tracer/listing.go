@@ -272,7 +272,11 @@ func lookUpLines(bin *symbolizer.Binary, fns []Listed) {
 					return
 				}
 				for i := from; i < min(from+batch, len(fns)); i++ {
-					fns[i].File, fns[i].Line = bin.Line(fns[i].Function.Addr)
+					// The first instruction may be of something inlined: the
+					// outermost frame is the function's own.
+					if frames := bin.Inlines(fns[i].Function.Addr); len(frames) > 0 {
+						fns[i].File, fns[i].Line = frames[len(frames)-1].File, frames[len(frames)-1].Line
+					}
 				}
 			}
 		})

@@ -167,8 +167,16 @@ func (l *lister) unmatchedPatterns() []uprobes.Pattern {
 	if l.usdt != nil && len(l.o.USDT) > 0 {
 		out = append(out, l.usdt.Unmatched()...)
 	}
+	// Where no module or package fits, no function had a chance.
+	slices.SortStableFunc(out, func(a, b uprobes.Pattern) int {
+		return cmp.Compare(slices.Index(widestFirst, a.Kind), slices.Index(widestFirst, b.Kind))
+	})
 	return out
 }
+
+// widestFirst are the kinds of patterns by how much a mistake in one rules out.
+var widestFirst = []uprobes.PatternKind{uprobes.PatternModule, uprobes.PatternPackage, uprobes.PatternFile,
+	uprobes.PatternUSDT, uprobes.PatternFunc, uprobes.PatternRegex}
 
 // InlinedError says that a pattern fits functions that exist only inlined.
 type InlinedError struct {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/sbxtrace/sbxtrace/loader"
@@ -256,7 +255,6 @@ func (t *Tracer) planFunctions(p *process, mod *module, m mapped) error {
 		return err
 	}
 	if len(found) == 0 {
-		t.remember(mod.bin)
 		return nil
 	}
 	descriptions := make([]trace.Func, 0, len(found))
@@ -322,23 +320,6 @@ func (t *Tracer) planGoExit(p *process, mod *module, m mapped) {
 	}}})
 }
 
-// maxNames bounds what is kept to suggest names from.
-const maxNames = 200_000
-
-// remember keeps a module's names for the error when nothing matches.
-func (t *Tracer) remember(bin *symbolizer.Binary) {
-	fns, err := bin.Functions()
-	if err != nil {
-		return
-	}
-	for i := range fns {
-		if len(t.names) >= maxNames {
-			return
-		}
-		t.names = append(t.names, fns[i].Name)
-	}
-}
-
 // usedByOthers reports whether a process that is no target runs the program.
 func (t *Tracer) usedByOthers(id fileID) bool {
 	pids, err := symbolizer.Processes()
@@ -389,9 +370,7 @@ func (t *Tracer) executed(pid uint32) error {
 		}
 	}
 	if t.opt.StopOnExec {
-		if killErr := syscall.Kill(int(pid), syscall.SIGCONT); killErr != nil && !errors.Is(killErr, syscall.ESRCH) {
-			err = errors.Join(err, fmt.Errorf("continue process %d: %w", pid, killErr))
-		}
+		err = errors.Join(err, t.loader.Resume(pid))
 	}
 	return err
 }

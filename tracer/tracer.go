@@ -7,7 +7,6 @@ package tracer
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -30,10 +29,11 @@ type Options struct {
 	TIDs        []uint32      // only these threads
 	Comm        string        // only threads of this name
 
-	Follow      bool    // children too, those there are and those to come
-	StopOnExec  bool    // hold a process at exec until its new program is attached
-	MaxOverhead float64 // percent of the targets' CPU time; 0: no limit
-	RingBytes   int     // kernel buffer, a power of two; 0: the loader's default
+	Follow      bool     // children too, those there are and those to come
+	StopOnExec  bool     // hold a process at exec until its new program is attached
+	GuardArgs   []string // as loader.Config.GuardArgs
+	MaxOverhead float64  // percent of the targets' CPU time; 0: no limit
+	RingBytes   int      // kernel buffer, a power of two; 0: the loader's default
 	Mode        loader.AttachMode
 
 	// Note is told what a user should know while tracing goes on ("libfoo.so:
@@ -79,7 +79,6 @@ type Tracer struct {
 	gone      map[trace.FuncID]bool
 	internal  map[trace.FuncID]bool // probes of our own, no function of the user's
 	report    Report
-	names     []string // what could have been selected, for the error
 
 	attached time.Time // when the first probes began to count
 	cpu      cpuTimes  // of the targets then and later
@@ -140,7 +139,7 @@ func (t *Tracer) load() {
 	o := &t.opt
 	t.loader, t.loadErr = loader.New(loader.Config{
 		Level: o.Level, MinDuration: o.MinDuration, MaxDepth: o.MaxDepth, Sample: o.Sample,
-		TIDs: o.TIDs, Comm: o.Comm, Follow: o.Follow, StopOnExec: o.StopOnExec, Static: len(o.USDT) > 0,
+		TIDs: o.TIDs, Comm: o.Comm, Follow: o.Follow, StopOnExec: o.StopOnExec, GuardArgs: o.GuardArgs, Static: len(o.USDT) > 0,
 		RingBytes: o.RingBytes, Mode: o.Mode, InternPython: t.internPython,
 	})
 	close(t.loadDone)
@@ -172,6 +171,7 @@ func (t *Tracer) Start() (Report, error) {
 	if t.report.Functions == 0 {
 		return t.report, t.nothing()
 	}
+	t.noteUnmatched()
 	t.report.Processes = len(t.processes)
 	t.report.Took = time.Since(t.began)
 	return t.report, nil
@@ -298,16 +298,4 @@ func (t *Tracer) mapped(pid uint32) {
 	case t.late <- pid:
 	default: // a storm of mappings: the process is looked at for those before
 	}
-}
-
-func (t *Tracer) nothing() error {
-	if t.opt.Selector.Empty() && len(t.opt.USDT) == 0 {
-		return fmt.Errorf("%w: the program has no symbols of its own; see `sbxtrace functions`, or name functions of its libraries", ErrNoFunctions)
-	}
-	for _, m := range t.matchers {
-		for _, p := range m.Unmatched() {
-			return &uprobes.NoMatchError{Pattern: p.Text, Nearest: uprobes.Nearest(p.Text, t.names, 5)}
-		}
-	}
-	return ErrNoFunctions
 }

@@ -165,6 +165,9 @@ func doctorText(w io.Writer, d *loader.Diagnosis, color bool) {
 	p := paint(color)
 	fmt.Fprintf(w, "%s\n", machineText(&d.Machine))
 	width := 0
+	for _, row := range costRows(&d.Calibration) {
+		width = max(width, len(row.name))
+	}
 	for i := range d.Features {
 		width = max(width, utf8.RuneCountInString(d.Features[i].Name))
 	}
@@ -197,7 +200,7 @@ func paint(color bool) palette {
 	return palette{"\x1b[32m", "\x1b[31m", "\x1b[33m", "\x1b[1m", "\x1b[2m", "\x1b[0m"}
 }
 
-// machineText says in one line where sbxtrace runs.
+// machineText says where sbxtrace runs.
 func machineText(m *loader.Machine) string {
 	parts := []string{"Linux " + m.Release, m.Arch, count(m.CPUs, "CPU")}
 	if m.Hypervisor != "" {
@@ -206,10 +209,11 @@ func machineText(m *loader.Machine) string {
 	if m.Container != "" {
 		parts = append(parts, "in a container ("+m.Container+")")
 	}
+	text := strings.Join(parts, ", ")
 	if m.PIDNamespace {
-		parts = append(parts, "pid namespace of its own: processes outside of it cannot be targets")
+		text += "\nA pid namespace of its own: processes outside of it cannot be targets"
 	}
-	return strings.Join(parts, ", ")
+	return text
 }
 
 // featureText prints a line for what is there, and one more for the remedy of
@@ -254,21 +258,26 @@ func calibrationText(w io.Writer, d *loader.Diagnosis, width int, p palette) {
 		fmt.Fprintf(w, "  %s?%s %-*s  %s\n", p.yellow, p.reset, width, "not measured", reason)
 		return
 	}
-	c := &d.Calibration
-	for _, row := range []struct {
-		name string
-		ns   uint32
-		note string
-	}{
+	for _, row := range costRows(&d.Calibration) {
+		if row.ns > 0 {
+			fmt.Fprintf(w, "    %-*s  %s%s\n", width, row.name, view.Duration(uint64(row.ns)), row.note)
+		}
+	}
+}
+
+// costRow is a line of what probes cost.
+type costRow struct {
+	name string
+	ns   uint32 // 0: there is no such thing here
+	note string
+}
+
+func costRows(c *loader.Calibration) []costRow {
+	return []costRow{
 		{"instruction that is emulated", c.EntryEmulatedNS, ""},
 		{"instruction that is single-stepped", c.EntrySteppedNS, times(c.EntrySteppedNS, c.EntryEmulatedNS)},
 		{"nop of five bytes", c.EntryNop5NS, ""},
 		{"return probe, on top of its entry", c.ReturnNS, ""},
-	} {
-		if row.ns == 0 {
-			continue
-		}
-		fmt.Fprintf(w, "    %-*s  %s%s\n", width, row.name, view.Duration(uint64(row.ns)), row.note)
 	}
 }
 
@@ -300,7 +309,7 @@ func verdictText(w io.Writer, d *loader.Diagnosis, p palette) {
 	}
 	switch {
 	case len(lacking) > 0:
-		fmt.Fprintf(w, "\n%sTracing does not work here: it takes %s.%s\n", p.red, strings.Join(lacking, ", "), p.reset)
+		fmt.Fprintf(w, "\n%sTracing does not work here; missing: %s.%s\n", p.red, strings.Join(lacking, ", "), p.reset)
 	case len(rights) > 0:
 		fmt.Fprintf(w, "\n%sTracing takes %s: run it with sudo.%s", p.yellow, strings.Join(rights, " and "), p.reset)
 		if untried > 0 {

@@ -66,6 +66,9 @@ func functions(cmd *cobra.Command, f *functionFlags, args []string) error {
 			return err
 		}
 	}
+	if err := f.check(args); err != nil {
+		return err
+	}
 	o.Selector = f.selector(args)
 	list, err := tracer.List(o)
 	if err != nil {
@@ -155,8 +158,11 @@ func listingNote(list *tracer.Listing, verbose bool) string {
 			note += " (--verbose says why)"
 		}
 	}
-	if parts > 0 {
-		note += fmt.Sprintf(", %s of functions lie elsewhere", count(parts, "part"))
+	switch {
+	case parts == 1:
+		note += ", 1 is a part of another"
+	case parts > 1:
+		note += fmt.Sprintf(", %d are parts of others", parts)
 	}
 	if n := len(list.Inlined); n > 0 {
 		exist := "exist"

@@ -109,6 +109,6 @@ Go programs and shows their calls as they happen.
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(attachCommand(), runCommand(), functionsCommand(), doctorCommand())
+	root.AddCommand(attachCommand(), runCommand(), functionsCommand(), doctorCommand(), guardCommand())
 	return root
 }

@@ -50,7 +50,7 @@ func runTraced(cmd *cobra.Command, f *traceFlags, user string, functions, comman
 	if err != nil {
 		return err
 	}
-	opt.StopOnExec = opt.Follow
+	opt.StopOnExec, opt.GuardArgs = opt.Follow, []string{guardName}
 	out, err := openOutput(f.output, cmd.ErrOrStderr(), f.color)
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sbxtrace/sbxtrace/loader"
+	"github.com/sbxtrace/sbxtrace/trace"
 	"github.com/sbxtrace/sbxtrace/tracer"
 	"github.com/sbxtrace/sbxtrace/uprobes"
 )
@@ -46,6 +47,18 @@ func (f *selectFlags) add(cmd *cobra.Command) {
 	fs.StringArrayVar(&f.files, "file", nil, "only from source files that match `glob`")
 	fs.StringArrayVar(&f.excludes, "exclude", nil, "leave out functions that match `glob`")
 	fs.StringArrayVar(&f.usdt, "usdt", nil, "static probes by `provider:name` glob")
+}
+
+// check compiles the patterns, so that a broken one is a mistake in the command
+// line before anything is done.
+func (f *selectFlags) check(args []string) error {
+	if _, err := f.selector(args).Compile(); err != nil {
+		return usageError{err}
+	}
+	if _, err := uprobes.CompileUSDT(f.usdt); err != nil {
+		return usageError{err}
+	}
+	return nil
 }
 
 func (f *selectFlags) selector(args []string) uprobes.Selector {
@@ -136,6 +149,17 @@ func (f *traceFlags) options(args []string) (tracer.Options, error) {
 	}
 	if _, err = choice("--color", f.color, map[string]bool{"auto": true, "always": true, "never": true}); err != nil {
 		return o, err
+	}
+	if err = f.check(args); err != nil {
+		return o, err
+	}
+	if _, err = trace.ParseSortKey(f.sort); err != nil {
+		return o, usagef("--sort: %w", err)
+	}
+	for _, pattern := range f.hist {
+		if _, err = uprobes.CompileName(pattern); err != nil {
+			return o, usagef("--hist: %w", err)
+		}
 	}
 	if f.minDuration < 0 || f.duration < 0 {
 		return o, usagef("a time cannot be negative")
