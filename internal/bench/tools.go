@@ -188,7 +188,14 @@ func start(cmd *exec.Cmd, ready func() bool) (*probe, error) {
 		}
 	}
 	return &probe{func() {
-		_ = cmd.Process.Signal(syscall.SIGINT)
-		<-done
+		// bpftrace loses an interrupt that comes while it begins to listen.
+		for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGINT, syscall.SIGINT, os.Kill} {
+			_ = cmd.Process.Signal(sig)
+			select {
+			case <-done:
+				return
+			case <-time.After(10 * time.Second):
+			}
+		}
 	}}, nil
 }
