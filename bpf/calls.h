@@ -2,6 +2,7 @@
 /* What every call probe does: whose call is it, does it count, send it. */
 #pragma once
 #include "headers/bpf_core_read.h"
+#include "ids.h"
 #include "maps.h"
 #include "regs.h"
 
@@ -39,27 +40,13 @@ struct where {
 	__u16 flags;
 };
 
-static __always_inline void current_ids(__u32 *pid, __u32 *tid)
-{
-	struct task_struct *task;
-	struct bpf_pidns_info ns;
-
-	if (cfg_pidns_ino && !bpf_get_ns_current_pid_tgid(cfg_pidns_dev, cfg_pidns_ino, &ns, sizeof(ns))) {
-		*pid = ns.tgid;
-		*tid = ns.pid;
-		return;
-	}
-	/* Loads of fields: on kernels that inline the helper no call at all. */
-	task = bpf_get_current_task_btf();
-	*pid = task->tgid;
-	*tid = task->pid;
-}
-
 /* Whether pid is traced; offset becomes that of goid in its runtime.g. */
 static __always_inline bool traced(__u32 pid, __u32 *goid_offset)
 {
 	struct process *p;
 
+	if (cfg_pidns_ino && !pid) /* free places of known[] have 0, too */
+		return false;
 	for (int i = 0; i < KNOWN_PROCESSES; i++) {
 		if (known[i].pid == pid) {
 			*goid_offset = known[i].goid_offset;

@@ -26,8 +26,6 @@ const volatile bool cfg_filter_comm; /* only threads called cfg_comm */
 const volatile __u8 cfg_comm[COMM_LEN];
 const volatile bool cfg_follow; /* children of traced processes are traced */
 const volatile bool cfg_stop_on_exec; /* SIGSTOP on exec, until userspace has attached to the new program */
-const volatile __u64 cfg_pidns_dev; /* pid namespace of sbxtrace; 0: the initial one */
-const volatile __u64 cfg_pidns_ino;
 const volatile __u32 cfg_counters_stride; /* functions per CPU in map counters */
 
 struct {

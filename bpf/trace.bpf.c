@@ -121,31 +121,6 @@ int go_exit(struct pt_regs *ctx)
 	return 0;
 }
 
-/* Ids of a task in sbxtrace's pid namespace. */
-static __always_inline void task_ids(struct task_struct *t, __u32 *pid, __u32 *tid)
-{
-	struct task_struct *leader = BPF_CORE_READ(t, group_leader);
-
-	*tid = BPF_CORE_READ(t, pid);
-	*pid = BPF_CORE_READ(t, tgid);
-	if (!cfg_pidns_ino)
-		return;
-	for (int level = 0; level < 8; level++) {
-		struct upid id, leader_id;
-		struct pid *p = BPF_CORE_READ(t, thread_pid), *lp = BPF_CORE_READ(leader, thread_pid);
-
-		if (level > BPF_CORE_READ(p, level))
-			return;
-		bpf_probe_read_kernel(&id, sizeof(id), (void *)p + bpf_core_field_offset(struct pid, numbers) + level * sizeof(id));
-		bpf_probe_read_kernel(&leader_id, sizeof(leader_id), (void *)lp + bpf_core_field_offset(struct pid, numbers) + level * sizeof(id));
-		if (BPF_CORE_READ(id.ns, ns.inum) == (__u32)cfg_pidns_ino) {
-			*tid = id.nr;
-			*pid = leader_id.nr;
-			return;
-		}
-	}
-}
-
 static __always_inline void send_task(struct task_struct *t, __u8 kind, __u32 pid, __u32 tid, __u32 child_pid, __u32 child)
 {
 	struct task_event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
