@@ -24,7 +24,8 @@ type Prebuilt struct {
 }
 
 // prebuiltVariants returns what a machine without compilers should have of the
-// target: static builds where possible.
+// target: the everyday build and the one without optimisation, and statically
+// linked ones where they are possible.
 func (s target) prebuiltVariants() [][]Option {
 	switch {
 	case s.lang == langGo:
@@ -32,7 +33,7 @@ func (s target) prebuiltVariants() [][]Option {
 	case s.dynamic:
 		return [][]Option{{}, {OptLevel("0")}}
 	}
-	return [][]Option{{Static()}, {Static(), OptLevel("0")}, {Static(), NoPIE()}}
+	return [][]Option{{}, {OptLevel("0")}, {Static()}, {Static(), NoPIE()}}
 }
 
 // Prebuild builds the named targets, or all if none is named, into dir, as
