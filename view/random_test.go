@@ -10,7 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sbxtrace/sbxtrace/internal/term"
 	"github.com/sbxtrace/sbxtrace/trace"
 )
 
@@ -92,7 +91,7 @@ func lastEntry(out []trace.Event, e *trace.Event) int {
 var hostile = append(append(funcs{}, program...),
 	trace.Func{Name: "bad\xff\xfe\x1b[2J\nname\u202e\"\\", Module: "li\nb\x00.so"},
 	trace.Func{Name: ""},
-	trace.Func{Name: strings.Repeat("x", 2*term.MaxName), Lang: "c++"},
+	trace.Func{Name: strings.Repeat("x", 2*maxName), Lang: "c++"},
 )
 
 // balance checks the promises of a Pairer to its sinks.
@@ -228,7 +227,7 @@ func checkText(t *testing.T, text string) {
 		t.Errorf("the last line has no end: %q", text[max(0, len(text)-80):])
 	}
 	for _, r := range text {
-		if r != '\n' && r < ' ' || r == 0x7f || term.Bidi(r) {
+		if r != '\n' && r < ' ' || r == 0x7f || bidi(r) {
 			t.Fatalf("output has control character %q", r)
 		}
 	}

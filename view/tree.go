@@ -4,7 +4,6 @@ import (
 	"io"
 	"slices"
 
-	"github.com/sbxtrace/sbxtrace/internal/term"
 	"github.com/sbxtrace/sbxtrace/trace"
 )
 
@@ -47,7 +46,7 @@ type TreeOptions struct {
 type Tree struct {
 	out  output
 	opt  TreeOptions
-	text term.Palette
+	text ansi
 	fns  trace.Functions
 
 	names trace.ByFunc[treeName]
@@ -126,7 +125,7 @@ type heldCall struct {
 // NewTree returns a Tree that writes to w and takes names from fns.
 func NewTree(w io.Writer, fns trace.Functions, opt TreeOptions) *Tree {
 	return &Tree{
-		out: output{w: w}, opt: opt, text: term.NewPalette(opt.Color), fns: fns,
+		out: output{w: w}, opt: opt, text: newANSI(opt.Color), fns: fns,
 		lanes: make(map[laneKey]*treeLane), labelWidth: 7,
 	}
 }

@@ -1,6 +1,4 @@
-//go:build unix
-
-package term
+package view
 
 import "golang.org/x/sys/unix"
 
