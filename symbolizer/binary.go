@@ -59,6 +59,8 @@ type Binary struct {
 	dwarfOnce sync.Once
 	dwarf     *dwarfIndex
 	dwarfErr  error
+
+	frameCache frameCache
 }
 
 // Options say where separate debug files are looked for. The zero value looks

@@ -89,6 +89,19 @@ func (c *binaryCache) use(e *cacheEntry) *Binary {
 	return e.binary
 }
 
+// share takes b into use once more. A Binary outside of the cache is opened again
+// without its file, which is in memory (the vdso); nil if that fails.
+func (b *Binary) share() *Binary {
+	if !b.cached {
+		again, _ := b.opts.NewBinary(b.r, b.size, b.Path)
+		return again
+	}
+	cache.mu.Lock()
+	defer cache.mu.Unlock()
+	b.refs.Add(1) // more than zero: whoever calls has it in use
+	return b
+}
+
 // add puts b into the cache and takes it into use. If another file with the same
 // build id is there, b is closed and the other one is returned.
 func (c *binaryCache) add(b *Binary, keys ...string) *Binary {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"sync"
 )
 
 // Frame is one source-level function at an instruction.
@@ -29,8 +30,13 @@ const maxInlineSites = 1 << 16
 
 // Inlines returns the source-level frames at a virtual address, innermost first:
 // the functions inlined there and last the function whose code it is. It is
-// empty where no function has the address.
+// empty where no function has the address. Answers are kept for the addresses
+// that come again; the slice is shared: do not change it.
 func (b *Binary) Inlines(addr uint64) []Frame {
+	return b.frameCache.get(addr, b.inlines)
+}
+
+func (b *Binary) inlines(addr uint64) []Frame {
 	if t, _ := b.gopclntab(); t != nil {
 		if f, ok := t.find(addr); ok {
 			return t.frames(&f, addr)
@@ -48,6 +54,32 @@ func (b *Binary) Inlines(addr uint64) []Frame {
 	case file != "" || len(frames) > 0:
 		frames = append(frames, Frame{File: file, Line: line})
 	}
+	return frames
+}
+
+// maxFrameCache bounds the addresses of one file whose frames are kept.
+const maxFrameCache = 1 << 17
+
+// frameCache keeps the frames of addresses.
+type frameCache struct {
+	mu    sync.Mutex
+	known map[uint64][]Frame
+}
+
+func (c *frameCache) get(addr uint64, find func(uint64) []Frame) []Frame {
+	c.mu.Lock()
+	frames, ok := c.known[addr]
+	c.mu.Unlock()
+	if ok {
+		return frames
+	}
+	frames = find(addr)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.known == nil || len(c.known) >= maxFrameCache {
+		c.known = make(map[uint64][]Frame)
+	}
+	c.known[addr] = frames
 	return frames
 }
 

@@ -311,6 +311,7 @@ func startRuntime(t testing.TB, env []string, command ...string) int {
 	need(t, command[0])
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Env = append(os.Environ(), env...)
+	cmd.Dir = t.TempDir() // node leaves a log there
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -2,40 +2,17 @@ package symbolizer
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"sync"
 	"time"
 )
-
-// Location is what an address of a process means.
-type Location struct {
-	Module   string    // path of the mapped file as the target sees it; "[vdso]", "[vsyscall]"; empty for anonymous code
-	Main     bool      // the module is the process's executable
-	Binary   *Binary   // the module's file; nil if it could not be read. Valid until ProcessSymbols is closed
-	Function *Function // nil if unknown
-	Offset   uint64    // of the address from the start of Function
-	Addr     uint64    // virtual address in the ELF file, 0 without Binary
-	File     uint64    // offset in the mapped file
-}
-
-// String formats the location as in a stack trace: "function+0x12", or
-// "module+0x1234" with the offset in the file where the function is unknown.
-func (l Location) String() string {
-	switch {
-	case l.Function != nil && l.Offset == 0:
-		return l.Function.Name
-	case l.Function != nil:
-		return fmt.Sprintf("%s+%#x", l.Function.Name, l.Offset)
-	case l.Module != "":
-		return fmt.Sprintf("%s+%#x", filepath.Base(l.Module), l.File)
-	}
-	return "unknown"
-}
 
 // ProcessSymbols resolves addresses of one live process. It reads the process's
 // maps when an address is in none of those it knows, and keeps the files open,
@@ -48,6 +25,10 @@ type ProcessSymbols struct {
 
 	mu       sync.Mutex
 	maps     []Mapping // sorted by address
+	gone     []Mapping // sorted by address: unmapped by now, and nothing is there since
+	jit      *JITSymbols
+	jitErr   error     // why there is none
+	jitNext  time.Time // when to look for one again
 	exeDev   uint64
 	exeInode uint64
 	exePath  string
@@ -75,7 +56,10 @@ func NewProcessSymbols(pid int) (*ProcessSymbols, error) {
 	}
 	// Code that appears without a file (a JIT's) must not make every unknown
 	// address cost a reading of the maps.
-	p := &ProcessSymbols{pid: pid, startTime: start, minReread: 200 * time.Millisecond, binaries: make(map[moduleKey]*Binary)}
+	p := &ProcessSymbols{
+		pid: pid, startTime: start, minReread: 200 * time.Millisecond,
+		binaries: make(map[moduleKey]*Binary), known: make(map[uint64]Location),
+	}
 	if err := p.Refresh(); err != nil {
 		return nil, err
 	}
@@ -108,26 +92,69 @@ func (p *ProcessSymbols) refresh() error {
 	if len(maps) == 0 {
 		return fmt.Errorf("pid %d: %w: it has ended", p.pid, ErrNoProcess)
 	}
+	dev, inode := exeIdentity(p.pid)
+	path, _ := Exe(p.pid)
+	exec := dev != p.exeDev || inode != p.exeInode || path != p.exePath
+	if !exec && slices.Equal(maps, p.maps) {
+		return nil
+	}
+	p.keepGone(maps, exec)
 	p.maps = maps
 	for key, b := range p.binaries {
 		if b == nil {
 			delete(p.binaries, key) // perhaps it can be opened now
 		}
 	}
-	p.exeDev, p.exeInode = exeIdentity(p.pid)
-	p.exePath, _ = Exe(p.pid)
+	p.exeDev, p.exeInode, p.exePath = dev, inode, path
 	p.known = make(map[uint64]Location)
+	if exec {
+		p.closeJIT()
+	}
 	return nil
 }
 
-// Pin opens all modules that are known, so that their addresses can be resolved
-// after the process has ended. Without it a module is opened by the first
-// address in it.
+// maxGone bounds the mappings remembered that are no more.
+const maxGone = 4096
+
+// keepGone remembers mappings that are not there any more, as long as nothing
+// else takes their place: a stack of just before dlclose may still come.
+func (p *ProcessSymbols) keepGone(now []Mapping, exec bool) {
+	if exec {
+		p.gone = nil
+		return
+	}
+	old := append(slices.Clone(p.gone), p.maps...)
+	slices.SortFunc(old, func(a, b Mapping) int { return cmp.Compare(a.Start, b.Start) })
+	kept := old[:0]
+	i := 0
+	for _, m := range old {
+		for i < len(now) && now[i].End <= m.Start {
+			i++
+		}
+		if (i == len(now) || now[i].Start >= m.End) && (len(kept) == 0 || kept[len(kept)-1].End <= m.Start) && len(kept) < maxGone {
+			kept = append(kept, m)
+		}
+	}
+	p.gone = kept
+}
+
+// Pin opens all modules that are known and what belongs to them (separate debug
+// files, names of generated code), so that their addresses can be resolved after
+// the process has ended. Without it a module is opened by the first address in it.
 func (p *ProcessSymbols) Pin() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	generated := false
 	for i := range p.maps {
-		p.binary(&p.maps[i])
+		m := &p.maps[i]
+		if b := p.binary(m); b != nil {
+			b.debugFile()
+		} else if m.Path != vsyscallName {
+			generated = true
+		}
+	}
+	if generated {
+		p.openJIT()
 	}
 }
 
@@ -149,14 +176,96 @@ func (p *ProcessSymbols) Resolve(addr uint64) (Location, error) {
 		m = p.mapping(addr)
 	}
 	if m == nil {
-		return Location{}, fmt.Errorf("pid %d: %#x: %w", p.pid, addr, ErrUnmapped)
+		if m = findMapping(p.gone, addr); m == nil {
+			return Location{}, fmt.Errorf("pid %d: %#x: %w", p.pid, addr, ErrUnmapped)
+		}
 	}
 	l := p.locate(m, addr)
+	if l.Binary == nil && m.Path != vsyscallName {
+		l.JIT, l.Offset = p.generated(addr)
+		return l, nil // the code there may be another one soon
+	}
 	if len(p.known) >= maxKnown {
 		clear(p.known)
 	}
 	p.known[addr] = l
 	return l, nil
+}
+
+// generated looks up code that the process has made itself.
+func (p *ProcessSymbols) generated(addr uint64) (*JITFunction, uint64) {
+	if p.openJIT(); p.jit == nil {
+		return nil, 0
+	}
+	fn, off, ok := p.jit.Lookup(addr)
+	if !ok {
+		return nil, 0
+	}
+	return &fn, off
+}
+
+// openJIT looks for the names of generated code, which may come late.
+func (p *ProcessSymbols) openJIT() {
+	if p.jit != nil || p.binaries == nil || time.Now().Before(p.jitNext) {
+		return
+	}
+	p.jitNext = time.Now().Add(max(p.minReread, 0))
+	j, err := openJITSymbols(p.pid, p.maps)
+	if err != nil && errors.Is(err, ErrNoProcess) && p.jitErr != nil {
+		return // what was said while it lived says more
+	}
+	if j != nil {
+		j.minReread = p.minReread
+	}
+	p.jit, p.jitErr = j, err
+}
+
+func (p *ProcessSymbols) closeJIT() error {
+	if p.jit == nil {
+		return nil
+	}
+	err := p.jit.Close()
+	p.jit, p.jitErr, p.jitNext = nil, nil, time.Time{}
+	return err
+}
+
+// JITError tells why generated code has no names: an error that wraps
+// ErrNoJITNames or ErrUntrusted and says what can be done. It is nil if there are
+// names, and as long as none were asked for.
+func (p *ProcessSymbols) JITError() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.jitErr
+}
+
+// RefreshJIT reads what the process has newly written about its generated code.
+// Resolve does so itself, but not more than five times a second.
+func (p *ProcessSymbols) RefreshJIT() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.jit != nil {
+		_ = p.jit.Refresh() // what is known stays
+	}
+}
+
+// Fork returns the symbols of a process that p's process has just forked: it has
+// the same memory, and may end before its own maps can be read.
+func (p *ProcessSymbols) Fork(pid int) *ProcessSymbols {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	child := &ProcessSymbols{
+		pid: pid, minReread: p.minReread, lastRead: time.Now(),
+		maps: slices.Clone(p.maps), gone: slices.Clone(p.gone),
+		exeDev: p.exeDev, exeInode: p.exeInode, exePath: p.exePath,
+		binaries: make(map[moduleKey]*Binary), known: make(map[uint64]Location),
+	}
+	child.startTime, _ = StartTime(pid) // 0 once it has ended: nothing is read any more then
+	for key, b := range p.binaries {
+		if b != nil {
+			child.binaries[key] = b.share()
+		}
+	}
+	return child
 }
 
 // Close gives the files back. Locations must not be used any more.
@@ -169,20 +278,27 @@ func (p *ProcessSymbols) Close() error {
 			errs = append(errs, b.Close())
 		}
 	}
-	p.binaries, p.maps, p.known = nil, nil, nil
+	errs = append(errs, p.closeJIT())
+	p.binaries, p.maps, p.gone, p.known = nil, nil, nil, nil
 	return errors.Join(errs...)
 }
 
-func (p *ProcessSymbols) mapping(addr uint64) *Mapping {
-	i := sort.Search(len(p.maps), func(i int) bool { return p.maps[i].End > addr })
-	if i < len(p.maps) && addr >= p.maps[i].Start {
-		return &p.maps[i]
+func (p *ProcessSymbols) mapping(addr uint64) *Mapping { return findMapping(p.maps, addr) }
+
+func findMapping(maps []Mapping, addr uint64) *Mapping {
+	i := sort.Search(len(maps), func(i int) bool { return maps[i].End > addr })
+	if i < len(maps) && addr >= maps[i].Start {
+		return &maps[i]
 	}
 	return nil
 }
 
 func (p *ProcessSymbols) locate(m *Mapping, addr uint64) Location {
-	l := Location{Module: m.Path, File: m.FileOffset(addr)}
+	l := Location{Module: m.Path, File: m.FileOffset(addr), Mapping: m}
+	if m.Path == vsyscallName {
+		l.Function, l.Offset = vsyscall(l.File)
+		return l
+	}
 	if m.IsFile() {
 		l.Main = m.Inode == p.exeInode && m.Dev == p.exeDev || m.Path == p.exePath
 	}

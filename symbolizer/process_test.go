@@ -2,6 +2,7 @@ package symbolizer
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -85,6 +86,117 @@ func TestResolveLateLibrary(t *testing.T) {
 	p.command("load %s plain", lib)
 	if l := checkResolve(t, symbols, p.addrs["plain"], "plain", false); l.Module != lib {
 		t.Errorf("plain is in %s, want %s", l.Module, lib)
+	}
+}
+
+// TestResolveUnloaded: an address of a library that is gone keeps its meaning
+// until something else is mapped there.
+func TestResolveUnloaded(t *testing.T) {
+	p := startTarget(t, targetProgram(t))
+	symbols := newSymbols(t, p.pid)
+	lib := compile(t, "funcs.c", "-shared", "-fPIC")
+	p.command("load %s plain", lib)
+	checkResolve(t, symbols, p.addrs["plain"], "plain", false)
+	p.command("unload")
+	maps, err := Maps(p.pid)
+	if err != nil || findMapping(maps, p.addrs["plain"]) != nil {
+		t.Fatalf("the library is still mapped, or %v", err)
+	}
+	if err := symbols.Refresh(); err != nil {
+		t.Fatal(err)
+	}
+	checkResolve(t, symbols, p.addrs["plain"], "plain", false)
+	// Another file in its place.
+	now := Mapping{Start: p.addrs["plain"] &^ 4095, End: p.addrs["plain"]&^4095 + 4096, Inode: 1}
+	symbols.keepGone([]Mapping{now}, false)
+	if m := findMapping(symbols.gone, p.addrs["plain"]); m != nil {
+		t.Errorf("%+v is remembered though %+v is there", m, now)
+	}
+	checkResolve(t, symbols, p.addrs["marker"], "marker", true)
+}
+
+// TestResolveFork: the child of a process that is known can be resolved even if
+// nothing can be read of it any more.
+func TestResolveFork(t *testing.T) {
+	p := startTarget(t, targetProgram(t))
+	symbols := newSymbols(t, p.pid)
+	checkResolve(t, symbols, p.addrs["marker"], "marker", true)
+	symbols.Pin()
+	const noPID = 1 << 30
+	child := symbols.Fork(noPID)
+	symbols.Close()
+	checkResolve(t, child, p.addrs["marker"], "marker", true)
+	checkResolve(t, child, p.addrs["strtoul"], "strtoul", false)
+	if p.addrs["vdso"] != 0 {
+		if l, err := child.Resolve(p.addrs["vdso"]); err != nil || l.Module != vdsoName || l.Binary == nil {
+			t.Errorf("the vdso is %+v, %v", l, err)
+		}
+	}
+	if _, err := child.Resolve(1); !errors.Is(err, ErrUnmapped) {
+		t.Errorf("address 1: %v", err)
+	}
+	if err := child.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestResolveJIT: code that node has generated, by the names it writes.
+func TestResolveJIT(t *testing.T) {
+	script := filepath.Join(t.TempDir(), "app.js")
+	if err := os.WriteFile(script, []byte("function burn(n) { let s = 0; for (let i = 0; i < n; i++) s = (s * 31 + i) | 0; return s }\nfor (;;) burn(100000)\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	pid := startRuntime(t, nil, "node", "--perf-basic-prof", script)
+	addr := jitStart(waitJIT(t, pid, "*burn "), "*burn ")
+	symbols := newSymbols(t, pid)
+	symbols.Pin()
+	l, err := symbols.Resolve(addr + 2)
+	if err != nil || l.JIT == nil || l.String() != "burn+0x2" {
+		t.Fatalf("burn is %s (%+v), %v", l, l, err)
+	}
+	if f := l.Frames(); len(f) != 1 || f[0] != (Frame{Function: "burn", File: script, Line: 1}) {
+		t.Errorf("burn has frames %+v", f)
+	}
+	if l.Mapping == nil || addr < l.Mapping.Start || addr >= l.Mapping.End || l.BuildID() != "" {
+		t.Errorf("burn is in %+v", l.Mapping)
+	}
+	// Without a name: the end of the code's space.
+	l, err = symbols.Resolve(l.Mapping.End - 1)
+	if err != nil || !strings.HasPrefix(l.String(), "[anonymous]+0x") || l.Frames()[0].Function != l.String() {
+		t.Errorf("the end of the code is %s, %v", l, err)
+	}
+	if err := symbols.JITError(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestUnnamed: what no table names is called by module and offset, as addr2line
+// takes it, and no other function's name.
+func TestUnnamed(t *testing.T) {
+	p := startTarget(t, derive(t, targetProgram(t), "stripped", "strip", "-R", ".eh_frame", "-R", ".eh_frame_hdr", "-o", "OUT", "IN"))
+	symbols := newSymbols(t, p.pid)
+	l, err := symbols.Resolve(p.addrs["hidden_marker"])
+	whole := open(t, targetProgram(t), Options{})
+	want := fmt.Sprintf("prog+%#x", byName(t, whole, "hidden_marker").Addr)
+	if err != nil || l.String() != want || l.Frames()[0] != (Frame{Function: want}) {
+		t.Errorf("hidden_marker is %s, %+v, %v; want %s", l, l.Frames(), err, want)
+	}
+	if l.Mapping.Path != l.Module || l.BuildID() != whole.BuildID || l.BuildID() == "" {
+		t.Errorf("it is in %+v with build id %s", l.Mapping, l.BuildID())
+	}
+}
+
+func TestVsyscall(t *testing.T) {
+	for off, want := range map[uint64]string{0: "gettimeofday", 0x402: "time", 0x800: "getcpu", 0xc00: ""} {
+		m := &Mapping{Start: 0xffffffffff600000, End: 0xffffffffff601000, Path: vsyscallName}
+		l := (&ProcessSymbols{}).locate(m, m.Start+off)
+		name := ""
+		if l.Function != nil {
+			name = l.Function.Name
+		}
+		if name != want || want == "" && l.String() != "[vsyscall]+0xc00" {
+			t.Errorf("%#x is %s", off, l)
+		}
 	}
 }
 

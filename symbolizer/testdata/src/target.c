@@ -1,6 +1,7 @@
 /* A process to look at: it prints addresses of functions, then obeys commands
  * on its standard input until that ends.
  *   load PATH SYMBOL  dlopen, print the symbol's address
+ *   unload            dlclose what was loaded last
  *   exec PATH         replace the program by another one
  *   leave             end the main thread, keep another one
  */
@@ -34,10 +35,15 @@ int main(int argc, char **argv) {
   printf("ready\n");
   fflush(stdout);
   char line[4096], path[4096], symbol[256];
+  void *lib = NULL;
   while (fgets(line, sizeof line, stdin)) {
     if (sscanf(line, "load %4095s %255s", path, symbol) == 2) {
-      void *lib = dlopen(path, RTLD_NOW);
+      lib = dlopen(path, RTLD_NOW);
       printf("%s %p\nready\n", symbol, lib ? dlsym(lib, symbol) : NULL);
+      fflush(stdout);
+    } else if (strncmp(line, "unload", 6) == 0) {
+      dlclose(lib);
+      printf("ready\n");
       fflush(stdout);
     } else if (sscanf(line, "exec %4095s", path) == 1) {
       execl(path, path, (char *)NULL);
