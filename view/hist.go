@@ -6,6 +6,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/sbxtrace/sbxtrace/internal/term"
 	"github.com/sbxtrace/sbxtrace/trace"
 )
 
@@ -15,17 +16,17 @@ const histBar = 40
 // Histogram prints the durations of one function's calls: a bar per power of
 // two from the shortest to the longest, and where the percentiles lie.
 func Histogram(w io.Writer, fns trace.Functions, r *trace.Row, opt SummaryOptions) error {
-	h := histogram{text: newANSI(opt.Color), bars: histBar}
+	h := histogram{text: term.NewPalette(opt.Color), bars: histBar}
 	if opt.Width > 0 {
 		h.bars = min(max(opt.Width-46, 8), 80)
 	}
 	f := funcOf(fns, r.Func)
-	name := clean(f.Name)
+	name := term.Clean(f.Name)
 	if opt.Width > 0 {
-		name = elide(name, max(opt.Width-40, 20))
+		name = term.Elide(name, max(opt.Width-40, 20))
 	}
 	if f.Module != "" {
-		name += " [" + clean(f.Module) + "]"
+		name += " [" + term.Clean(f.Module) + "]"
 	}
 	h.print(name, r)
 	out := output{w: w, buf: h.buf}
@@ -35,26 +36,26 @@ func Histogram(w io.Writer, fns trace.Functions, r *trace.Row, opt SummaryOption
 
 type histogram struct {
 	buf  []byte
-	text ansi
+	text term.Palette
 	bars int
 }
 
 func (h *histogram) print(name string, r *trace.Row) {
 	n := r.Hist.Count()
-	h.buf = fmt.Appendf(h.buf, "  %s%s%s: ", h.text.bold, name, h.text.reset)
+	h.buf = fmt.Appendf(h.buf, "  %s%s%s: ", h.text.Bold, name, h.text.Reset)
 	if r.AtLeast {
 		h.buf = append(h.buf, "≥ "...)
 	}
-	h.buf = append(h.buf, plural(r.Calls, "call")...)
+	h.buf = append(h.buf, term.Plural(r.Calls, "call")...)
 	if n == 0 {
 		h.buf = append(h.buf, ", no durations\n"...)
 		return
 	}
 	if n < r.Calls {
-		h.buf = fmt.Appendf(h.buf, ", %s of them timed", Count(n))
+		h.buf = fmt.Appendf(h.buf, ", %s of them timed", term.Count(n))
 	}
-	h.buf = fmt.Appendf(h.buf, ", p50 %s, p95 %s, p99 %s\n", Duration(r.Quantile(0.5)),
-		Duration(r.Quantile(0.95)), Duration(r.Quantile(0.99)))
+	h.buf = fmt.Appendf(h.buf, ", p50 %s, p95 %s, p99 %s\n", term.Duration(r.Quantile(0.5)),
+		term.Duration(r.Quantile(0.95)), term.Duration(r.Quantile(0.99)))
 
 	counts := r.Hist.Log2()
 	first, last, most := len(counts), 0, uint64(0)
@@ -66,12 +67,12 @@ func (h *histogram) print(name string, r *trace.Row) {
 	}
 	width := len("CALLS")
 	for _, c := range counts {
-		width = max(width, utf8.RuneCountInString(Count(c)))
+		width = max(width, utf8.RuneCountInString(term.Count(c)))
 	}
-	h.buf = append(h.buf, h.text.bold...)
+	h.buf = append(h.buf, h.text.Bold...)
 	h.buf = append(h.buf, "       FROM           TO  "...)
-	h.buf = appendPadded(h.buf, "CALLS", width)
-	h.buf = append(append(h.buf, h.text.reset...), '\n')
+	h.buf = term.AppendPadded(h.buf, "CALLS", width)
+	h.buf = append(append(h.buf, h.text.Reset...), '\n')
 	for i := first; i <= last; i++ {
 		h.line(r, i, counts[i], most, n, width)
 	}
@@ -85,16 +86,16 @@ func (h *histogram) line(r *trace.Row, bits int, count, most, all uint64, width 
 		hi = lo + (lo - 1)
 	}
 	b := append(h.buf, "  "...)
-	b = AppendDuration(b, lo)
+	b = term.AppendDuration(b, lo)
 	b = append(b, "  … "...)
-	b = AppendDuration(b, hi)
-	b = appendPadded(append(b, "  "...), Count(count), width)
+	b = term.AppendDuration(b, hi)
+	b = term.AppendPadded(append(b, "  "...), term.Count(count), width)
 	b = append(b, "  "...)
 	if count > 0 {
-		cells := bar(share(count, most), h.bars)
-		b = append(append(b, h.text.duration(lo)...), cells...)
-		b = append(b, h.text.reset...)
-		b = fmt.Appendf(b, " %.1f %%", 100*share(count, all))
+		cells := term.Bar(term.Share(count, most), h.bars)
+		b = append(append(b, h.text.Duration(lo)...), cells...)
+		b = append(b, h.text.Reset...)
+		b = fmt.Appendf(b, " %.1f %%", 100*term.Share(count, all))
 	}
 	var marks []string
 	for _, q := range [...]struct {
@@ -106,8 +107,8 @@ func (h *histogram) line(r *trace.Row, bits int, count, most, all uint64, width 
 		}
 	}
 	if len(marks) > 0 {
-		b = append(append(b, h.text.dim...), "  ← "...)
-		b = append(append(b, strings.Join(marks, " ")...), h.text.reset...)
+		b = append(append(b, h.text.Dim...), "  ← "...)
+		b = append(append(b, strings.Join(marks, " ")...), h.text.Reset...)
 	}
 	h.buf = append(b, '\n')
 }

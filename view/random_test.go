@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sbxtrace/sbxtrace/internal/term"
 	"github.com/sbxtrace/sbxtrace/trace"
 )
 
@@ -91,7 +92,7 @@ func lastEntry(out []trace.Event, e *trace.Event) int {
 var hostile = append(append(funcs{}, program...),
 	trace.Func{Name: "bad\xff\xfe\x1b[2J\nname\u202e\"\\", Module: "li\nb\x00.so"},
 	trace.Func{Name: ""},
-	trace.Func{Name: strings.Repeat("x", 2*maxName), Lang: "c++"},
+	trace.Func{Name: strings.Repeat("x", 2*term.MaxName), Lang: "c++"},
 )
 
 // balance checks the promises of a Pairer to its sinks.
@@ -227,7 +228,7 @@ func checkText(t *testing.T, text string) {
 		t.Errorf("the last line has no end: %q", text[max(0, len(text)-80):])
 	}
 	for _, r := range text {
-		if r != '\n' && r < ' ' || r == 0x7f || bidi(r) {
+		if r != '\n' && r < ' ' || r == 0x7f || term.Bidi(r) {
 			t.Fatalf("output has control character %q", r)
 		}
 	}

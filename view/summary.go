@@ -6,6 +6,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/sbxtrace/sbxtrace/internal/term"
 	"github.com/sbxtrace/sbxtrace/trace"
 )
 
@@ -51,7 +52,7 @@ func Summary(w io.Writer, fns trace.Functions, rows []trace.Row, totals *trace.T
 		opt.Sort = trace.SortCalls
 	}
 	trace.SortRows(rows, fns, opt.Sort)
-	s := table{fns: fns, opt: opt, text: newANSI(opt.Color), rows: rows, totals: totals}
+	s := table{fns: fns, opt: opt, text: term.NewPalette(opt.Color), rows: rows, totals: totals}
 	s.columns = s.countColumns()
 	if timed {
 		s.columns = s.timeColumns()
@@ -66,7 +67,7 @@ type table struct {
 	buf     []byte
 	fns     trace.Functions
 	opt     SummaryOptions
-	text    ansi
+	text    term.Palette
 	rows    []trace.Row
 	totals  *trace.Totals
 	columns []column
@@ -79,18 +80,18 @@ func (s *table) timeColumns() []column {
 	}
 	time := func(title string, rank int, needsTimed bool, value func(*trace.Row) uint64) column {
 		return column{
-			title: title, width: durationWidth, rank: rank,
+			title: title, width: term.DurationWidth, rank: rank,
 			cell: func(r *trace.Row) string {
 				if needsTimed && r.Timed == 0 {
 					return "–"
 				}
-				return string(AppendDuration(nil, value(r)))
+				return string(term.AppendDuration(nil, value(r)))
 			},
 			color: func(r *trace.Row) string {
 				if needsTimed && r.Timed == 0 {
-					return s.text.dim
+					return s.text.Dim
 				}
-				return s.text.duration(value(r))
+				return s.text.Duration(value(r))
 			},
 		}
 	}
@@ -106,7 +107,7 @@ func (s *table) timeColumns() []column {
 		time("P95", 8, true, quantile(0.95)),
 		time("P99", 5, true, quantile(0.99)),
 		time("MAX", 3, true, func(r *trace.Row) uint64 { return r.Max }),
-		s.barColumn(" SELF %", 7, func(r *trace.Row) float64 { return share(r.Self, all) }),
+		s.barColumn(" SELF %", 7, func(r *trace.Row) float64 { return term.Share(r.Self, all) }),
 	})
 }
 
@@ -119,19 +120,19 @@ func (s *table) countColumns() []column {
 	if elapsed := s.totals.Elapsed(); elapsed > 0 {
 		columns = append(columns, column{
 			title: "RATE", width: 10, rank: 1,
-			cell: func(r *trace.Row) string { return Rate(r.Calls, elapsed) },
+			cell: func(r *trace.Row) string { return term.Rate(r.Calls, elapsed) },
 		})
 	}
-	columns = append(columns, s.barColumn("  SHARE", 2, func(r *trace.Row) float64 { return share(r.Calls, all) }))
+	columns = append(columns, s.barColumn("  SHARE", 2, func(r *trace.Row) float64 { return term.Share(r.Calls, all) }))
 	return s.fit(columns)
 }
 
 func (s *table) callsColumn() column {
 	calls := func(r *trace.Row) string {
 		if r.AtLeast {
-			return "≥ " + Count(r.Calls)
+			return "≥ " + term.Count(r.Calls)
 		}
-		return Count(r.Calls)
+		return term.Count(r.Calls)
 	}
 	width := len("CALLS")
 	for i := range s.rows {
@@ -141,7 +142,7 @@ func (s *table) callsColumn() column {
 		title: "CALLS", width: width, cell: calls,
 		color: func(r *trace.Row) string {
 			if r.AtLeast {
-				return s.text.yellow
+				return s.text.Yellow
 			}
 			return ""
 		},
@@ -153,12 +154,12 @@ func (s *table) barColumn(title string, rank int, value func(*trace.Row) float64
 		title: fmt.Sprintf("%-*s", barWidth+8, title), width: barWidth + 8, rank: rank,
 		cell: func(r *trace.Row) string {
 			v := value(r)
-			b := bar(v, barWidth)
+			b := term.Bar(v, barWidth)
 			return fmt.Sprintf("%5.1f %% %s%s", 100*v, b, strings.Repeat(" ", barWidth-utf8.RuneCountInString(b)))
 		},
 		color: func(r *trace.Row) string {
 			if value(r) < 0.001 {
-				return s.text.dim
+				return s.text.Dim
 			}
 			return ""
 		},
@@ -200,18 +201,18 @@ func (s *table) print() {
 		s.row(&s.rows[i])
 	}
 	if more := len(s.rows) - n; more > 0 {
-		s.line(s.text.dim, fmt.Sprintf("  … %s more functions", Count(uint64(more))))
+		s.line(s.text.Dim, fmt.Sprintf("  … %s more functions", term.Count(uint64(more))))
 	}
 	s.footer()
 }
 
 func (s *table) header() {
-	s.buf = append(s.buf, s.text.bold...)
+	s.buf = append(s.buf, s.text.Bold...)
 	for i := range s.columns {
-		s.buf = appendPadded(append(s.buf, "  "...), s.columns[i].title, s.columns[i].width)
+		s.buf = term.AppendPadded(append(s.buf, "  "...), s.columns[i].title, s.columns[i].width)
 	}
 	s.buf = append(s.buf, "  FUNCTION"...)
-	s.buf = append(s.buf, s.text.reset...)
+	s.buf = append(s.buf, s.text.Reset...)
 	s.buf = append(s.buf, '\n')
 }
 
@@ -224,13 +225,13 @@ func (s *table) row(r *trace.Row) {
 			color = c.color(r)
 		}
 		s.buf = append(s.buf, color...)
-		s.buf = appendPadded(s.buf, c.cell(r), c.width)
+		s.buf = term.AppendPadded(s.buf, c.cell(r), c.width)
 		if color != "" {
-			s.buf = append(s.buf, s.text.reset...)
+			s.buf = append(s.buf, s.text.Reset...)
 		}
 	}
 	f := funcOf(s.fns, r.Func)
-	name, module := clean(f.Name), clean(f.Module)
+	name, module := term.Clean(f.Name), term.Clean(f.Module)
 	if module != "" {
 		module = " [" + module + "]"
 	}
@@ -239,11 +240,11 @@ func (s *table) row(r *trace.Row) {
 		if room-utf8.RuneCountInString(module) < 8 {
 			module = ""
 		}
-		name = elide(name, room-utf8.RuneCountInString(module))
+		name = term.Elide(name, room-utf8.RuneCountInString(module))
 	}
 	s.buf = append(append(s.buf, "  "...), name...)
 	if module != "" {
-		s.buf = append(append(append(s.buf, s.text.dim...), module...), s.text.reset...)
+		s.buf = append(append(append(s.buf, s.text.Dim...), module...), s.text.Reset...)
 	}
 	s.buf = append(s.buf, '\n')
 }
@@ -260,76 +261,43 @@ func (s *table) footer() {
 		}
 	}
 	if e := t.Elapsed(); e > 0 {
-		over = " in " + Duration(e)
+		over = " in " + term.Duration(e)
 	}
 	if len(s.rows) > 0 {
 		s.buf = append(s.buf, '\n')
 	}
-	s.line("", fmt.Sprintf("  %s of %s%s", plural(calls, "call"), plural(uint64(len(s.rows)), "function"), over))
+	s.line("", fmt.Sprintf("  %s of %s%s", term.Plural(calls, "call"), term.Plural(uint64(len(s.rows)), "function"), over))
 	for cause, n := range t.Lost {
 		if n > 0 {
-			s.line(s.text.bold+s.text.red, fmt.Sprintf("  ⚠ %s lost: %s", plural(n, "event"), trace.LostCause(cause)))
+			s.line(s.text.Bold+s.text.Red, fmt.Sprintf("  ⚠ %s lost: %s", term.Plural(n, "event"), trace.LostCause(cause)))
 		}
 	}
 	if atLeast > 0 {
-		s.line(s.text.yellow, fmt.Sprintf("  ≥ %s detached to bound the overhead: at least that many calls",
-			plural(uint64(atLeast), "function")))
+		s.line(s.text.Yellow, fmt.Sprintf("  ≥ %s detached to bound the overhead: at least that many calls",
+			term.Plural(uint64(atLeast), "function")))
 	}
 	if n := t.Unreturned(); n > 0 {
 		var how []string
 		for k, n := range t.Ends {
 			if kind := trace.EndKind(k); kind != trace.EndReturn && n > 0 {
-				how = append(how, Count(n)+" "+kind.String())
+				how = append(how, term.Count(n)+" "+kind.String())
 			}
 		}
-		s.line(s.text.dim, fmt.Sprintf("  · %s without a return: %s", plural(n, "call"), strings.Join(how, ", ")))
+		s.line(s.text.Dim, fmt.Sprintf("  · %s without a return: %s", term.Plural(n, "call"), strings.Join(how, ", ")))
 	}
 	if t.Gaps > 0 {
-		s.line(s.text.dim, fmt.Sprintf("  · %s open while events were lost: their callees may be missing", plural(t.Gaps, "call")))
+		s.line(s.text.Dim, fmt.Sprintf("  · %s open while events were lost: their callees may be missing", term.Plural(t.Gaps, "call")))
 	}
 	if t.Orphans > 0 {
-		s.line(s.text.dim, fmt.Sprintf("  · %s without an entry: running when tracing began, or their entry was lost",
-			plural(t.Orphans, "return")))
+		s.line(s.text.Dim, fmt.Sprintf("  · %s without an entry: running when tracing began, or their entry was lost",
+			term.Plural(t.Orphans, "return")))
 	}
 }
 
 func (s *table) line(color, text string) {
 	s.buf = append(append(s.buf, color...), text...)
 	if color != "" {
-		s.buf = append(s.buf, s.text.reset...)
+		s.buf = append(s.buf, s.text.Reset...)
 	}
 	s.buf = append(s.buf, '\n')
-}
-
-func plural(n uint64, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return Count(n) + " " + what + "s"
-}
-
-func share(part, all uint64) float64 {
-	if all == 0 {
-		return 0
-	}
-	return float64(part) / float64(all)
-}
-
-// bar draws the share v (0 to 1) of width cells in eighths of a cell.
-func bar(v float64, width int) string {
-	eighths := int(v*float64(width)*8 + 0.5)
-	eighths = min(max(eighths, 0), 8*width)
-	s := strings.Repeat("█", eighths/8)
-	if rest := eighths % 8; rest > 0 {
-		s += string([]rune("▏▎▍▌▋▊▉")[rest-1])
-	}
-	return s
-}
-
-// appendPadded appends s right-aligned in width columns.
-func appendPadded(dst []byte, s string, width int) []byte {
-	for n := utf8.RuneCountInString(s); n < width; n++ {
-		dst = append(dst, ' ')
-	}
-	return append(dst, s...)
 }

@@ -4,6 +4,7 @@ import (
 	"io"
 	"slices"
 
+	"github.com/sbxtrace/sbxtrace/internal/term"
 	"github.com/sbxtrace/sbxtrace/trace"
 )
 
@@ -46,7 +47,7 @@ type TreeOptions struct {
 type Tree struct {
 	out  output
 	opt  TreeOptions
-	text ansi
+	text term.Palette
 	fns  trace.Functions
 
 	names trace.ByFunc[treeName]
@@ -125,7 +126,7 @@ type heldCall struct {
 // NewTree returns a Tree that writes to w and takes names from fns.
 func NewTree(w io.Writer, fns trace.Functions, opt TreeOptions) *Tree {
 	return &Tree{
-		out: output{w: w}, opt: opt, text: newANSI(opt.Color), fns: fns,
+		out: output{w: w}, opt: opt, text: term.NewPalette(opt.Color), fns: fns,
 		lanes: make(map[laneKey]*treeLane), labelWidth: 7,
 	}
 }

@@ -1,6 +1,9 @@
 package view
 
-import "github.com/sbxtrace/sbxtrace/trace"
+import (
+	"github.com/sbxtrace/sbxtrace/internal/term"
+	"github.com/sbxtrace/sbxtrace/trace"
+)
 
 // loss sums up losses that no other event lies between.
 type loss struct {
@@ -30,7 +33,7 @@ func (t *Tree) Event(e *trace.Event) {
 			b = appendUint(append(b, "⑂ fork: process "...), uint64(e.ChildPID))
 		}
 		if e.Comm != "" {
-			b = append(append(append(b, " ("...), clean(e.Comm)...), ')')
+			b = append(append(append(b, " ("...), term.Clean(e.Comm)...), ')')
 		}
 		t.endNote(ls, b)
 	case trace.KindExec:
@@ -39,7 +42,7 @@ func (t *Tree) Event(e *trace.Event) {
 		ls, b := t.note(e)
 		b = append(b, "⇒ exec"...)
 		if e.Comm != "" {
-			b = append(append(b, ": "...), clean(e.Comm)...)
+			b = append(append(b, ": "...), term.Clean(e.Comm)...)
 			ls.comm, ls.named = e.Comm, true
 		}
 		t.endNote(ls, b)
@@ -72,17 +75,17 @@ func (t *Tree) note(e *trace.Event) (*treeLane, []byte) {
 	}
 	t.list(ls)
 	b := t.begin(ls, 0, 0, len(ls.path), len(ls.path))
-	return ls, append(b, t.text.dim...)
+	return ls, append(b, t.text.Dim...)
 }
 
 func (t *Tree) endNote(ls *treeLane, b []byte) {
-	t.end(ls, append(b, t.text.reset...))
+	t.end(ls, append(b, t.text.Reset...))
 }
 
 func (t *Tree) printUSDT(e *trace.Event) {
 	ls, b := t.note(e)
 	n := t.name(e.Func)
-	b = append(b, t.text.reset...)
+	b = append(b, t.text.Reset...)
 	b = append(append(b, "◆ "...), n.exit...)
 	b = appendArgs(b, e.Args, e.Unread)
 	t.end(ls, append(b, n.module...))
@@ -98,7 +101,7 @@ func (t *Tree) printDetached(e *trace.Event) {
 	n := t.name(e.Func)
 	b := t.beginApart("⏏ ")
 	b = append(append(b, n.exit...), ": "...)
-	b = append(b, Rate(e.Count, sec)...)
+	b = append(b, term.Rate(e.Count, sec)...)
 	t.endApart(append(b, ", detached"...))
 }
 
@@ -106,19 +109,19 @@ func (t *Tree) printDetached(e *trace.Event) {
 func (t *Tree) printMoreDetached() {
 	t.flush()
 	b := t.beginApart("⏏ and ")
-	b = AppendCount(b, uint64(t.detached-maxDetached))
+	b = term.AppendCount(b, uint64(t.detached-maxDetached))
 	t.detached = 0
 	t.endApart(append(b, " more detached"...))
 }
 
 // beginApart starts a line that belongs to no lane.
 func (t *Tree) beginApart(mark string) []byte {
-	b := append(t.out.buf, blanks[:durationWidth+1+2]...)
-	return append(append(b, t.text.yellow...), mark...)
+	b := append(t.out.buf, blanks[:term.DurationWidth+1+2]...)
+	return append(append(b, t.text.Yellow...), mark...)
 }
 
 func (t *Tree) endApart(b []byte) {
-	t.out.buf = append(append(b, t.text.reset...), '\n')
+	t.out.buf = append(append(b, t.text.Reset...), '\n')
 	t.printed = laneKey{}
 	t.out.spill()
 }
@@ -145,11 +148,11 @@ func (t *Tree) printLost() {
 	t.losing = false
 	t.releaseAll()
 	t.flush()
-	b := append(t.out.buf, blanks[:durationWidth+1+2]...)
-	b = append(b, t.text.bold...)
-	b = append(b, t.text.red...)
+	b := append(t.out.buf, blanks[:term.DurationWidth+1+2]...)
+	b = append(b, t.text.Bold...)
+	b = append(b, t.text.Red...)
 	b = append(b, "⚠ "...)
-	b = AppendCount(b, t.lost.count)
+	b = term.AppendCount(b, t.lost.count)
 	if t.lost.count == 1 {
 		b = append(b, " event lost"...)
 	} else {
@@ -161,7 +164,7 @@ func (t *Tree) printLost() {
 	}
 	b = append(b, ": "...)
 	b = append(b, t.lost.cause.String()...)
-	b = append(b, t.text.reset...)
+	b = append(b, t.text.Reset...)
 	t.out.buf = append(b, '\n')
 	t.printed = laneKey{}
 	t.out.spill()

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/sbxtrace/sbxtrace/internal/term"
 	"github.com/sbxtrace/sbxtrace/trace"
 )
 
@@ -47,18 +48,18 @@ func (t *Tree) name(fn trace.FuncID) *treeName {
 
 func (t *Tree) newName(fn trace.FuncID) *treeName {
 	f := funcOf(t.fns, fn)
-	name := clean(f.Name)
+	name := term.Clean(f.Name)
 	if t.opt.Width > 0 {
-		name = elide(name, max(t.opt.Width-durationWidth-t.labelWidth-16, 24))
+		name = term.Elide(name, max(t.opt.Width-term.DurationWidth-t.labelWidth-16, 24))
 	}
-	n := &treeName{call: name, plain: name, exit: name, short: elide(name, callerName)}
+	n := &treeName{call: name, plain: name, exit: name, short: term.Elide(name, callerName)}
 	if hasParameters(name) {
 		n.call += " "
 	} else {
 		n.plain += "()"
 	}
 	if f.Module != "" {
-		n.module = t.text.dim + " [" + clean(f.Module) + "]" + t.text.reset
+		n.module = t.text.Dim + " [" + term.Clean(f.Module) + "]" + t.text.Reset
 	}
 	return n
 }
@@ -90,9 +91,9 @@ func (t *Tree) printEntry(ls *treeLane) {
 	b := t.begin(ls, 0, 0, int(from), int(h.depth))
 	b = t.appendCall(b, n, h)
 	b = append(b, n.module...)
-	b = append(b, t.text.dim...)
+	b = append(b, t.text.Dim...)
 	b = append(b, " {"...)
-	b = append(b, t.text.reset...)
+	b = append(b, t.text.Reset...)
 	t.end(ls, b)
 	ls.run.on = plain
 	if len(h.stack) > 0 {
@@ -122,9 +123,9 @@ func (t *Tree) printExit(ls *treeLane, c *trace.Call) {
 		from = t.join(ls, run{to: c.Depth, fn: c.Func, exit: true, end: c.End, gap: c.Gap}, c.Depth+1)
 	}
 	b := t.begin(ls, bound(c), c.Duration(), int(from), int(c.Depth))
-	b = append(b, t.text.dim...)
+	b = append(b, t.text.Dim...)
 	b = append(b, "} "...)
-	b = append(b, t.text.reset...)
+	b = append(b, t.text.Reset...)
 	b = append(b, n.exit...)
 	b = t.appendEnd(b, "", c)
 	t.end(ls, b)
@@ -181,14 +182,14 @@ func (t *Tree) appendEnd(b []byte, module string, c *trace.Call) []byte {
 	}
 	b = append(b, module...)
 	if c.End != trace.EndReturn {
-		b = append(b, t.text.magenta...)
+		b = append(b, t.text.Magenta...)
 		b = append(b, endMark(c.End)...)
-		b = append(b, t.text.reset...)
+		b = append(b, t.text.Reset...)
 	}
 	if c.Gap {
-		b = append(b, t.text.yellow...)
+		b = append(b, t.text.Yellow...)
 		b = append(b, "  (events lost inside)"...)
-		b = append(b, t.text.reset...)
+		b = append(b, t.text.Reset...)
 	}
 	return b
 }
@@ -234,14 +235,14 @@ func (t *Tree) begin(ls *treeLane, sign rune, ns uint64, from, to int) []byte {
 	}
 	b := ls.lines
 	if sign == 0 {
-		b = append(b, blanks[:durationWidth+1]...)
+		b = append(b, blanks[:term.DurationWidth+1]...)
 	} else {
-		color := t.text.duration(ns)
+		color := t.text.Duration(ns)
 		b = append(b, color...)
 		b = utf8.AppendRune(b, sign)
-		b = AppendDuration(b, ns)
+		b = term.AppendDuration(b, ns)
 		if color != "" {
-			b = append(b, t.text.reset...)
+			b = append(b, t.text.Reset...)
 		}
 	}
 	b = append(b, ls.label...)
@@ -249,7 +250,7 @@ func (t *Tree) begin(ls *treeLane, sign rune, ns uint64, from, to int) []byte {
 		ls.gutter = len(b)
 	}
 	b = append(b, gutterLine...)
-	b = append(b, t.text.reset...)
+	b = append(b, t.text.Reset...)
 	b = append(b, ' ')
 	return t.indent(b, from, to)
 }
@@ -259,7 +260,7 @@ func (t *Tree) indent(b []byte, from, to int) []byte {
 		return append(b, blanks[:indentWidth*max(to, 0)]...)
 	}
 	b = append(b, blanks[:indentWidth*maxIndent]...)
-	b = append(b, t.text.dim...)
+	b = append(b, t.text.Dim...)
 	b = append(b, "⋯ "...)
 	if from != to {
 		b = appendUint(b, uint64(from))
@@ -267,7 +268,7 @@ func (t *Tree) indent(b []byte, from, to int) []byte {
 	}
 	b = appendUint(b, uint64(to))
 	b = append(b, ' ')
-	return append(b, t.text.reset...)
+	return append(b, t.text.Reset...)
 }
 
 // end finishes the line that begin started.
@@ -294,15 +295,15 @@ func (t *Tree) beginGroup(ls *treeLane, depth int) {
 	if len(callers) == 0 && !comm {
 		return
 	}
-	b := append(ls.head, blanks[:durationWidth+1]...)
+	b := append(ls.head, blanks[:term.DurationWidth+1]...)
 	b = append(b, ls.label...)
 	b = append(b, gutterSwitch...)
-	b = append(b, t.text.reset...)
-	b = append(b, t.text.dim...)
+	b = append(b, t.text.Reset...)
+	b = append(b, t.text.Dim...)
 	if comm {
 		ls.named, ls.rename = true, true
 		b = append(b, ' ')
-		b = append(b, clean(ls.comm)...)
+		b = append(b, term.Clean(ls.comm)...)
 		if len(callers) > 0 {
 			b = append(b, ':')
 		}
@@ -320,7 +321,7 @@ func (t *Tree) beginGroup(ls *treeLane, depth int) {
 		b = append(b, ' ')
 		b = append(b, t.name(fn).short...)
 	}
-	b = append(b, t.text.reset...)
+	b = append(b, t.text.Reset...)
 	ls.head = append(b, '\n')
 }
 
@@ -345,7 +346,7 @@ func (t *Tree) fitLabel(ls *treeLane) {
 	if id == 0 {
 		id = uint64(ls.key.tid)
 	}
-	color := t.text.lanes[id%uint64(len(t.text.lanes))]
+	color := t.text.Lanes[id%uint64(len(t.text.Lanes))]
 	l := append(ls.label[:0], "  "...)
 	l = append(l, blanks[:t.labelWidth-len(b)]...)
 	l = append(l, color...)
@@ -357,10 +358,10 @@ func (t *Tree) fitLabel(ls *treeLane) {
 func (t *Tree) printStack(ls *treeLane, depth int) {
 	for _, addr := range ls.call.stack {
 		b := t.begin(ls, 0, 0, depth, depth)
-		b = append(b, t.text.dim...)
+		b = append(b, t.text.Dim...)
 		b = append(b, "↖ "...)
 		b = t.appendFrame(b, ls.key.pid, addr)
-		b = append(b, t.text.reset...)
+		b = append(b, t.text.Reset...)
 		t.end(ls, b)
 	}
 }

@@ -6,9 +6,7 @@ package view
 
 import (
 	"io"
-	"strings"
-	"unicode"
-	"unicode/utf8"
+	"strconv"
 
 	"github.com/sbxtrace/sbxtrace/trace"
 )
@@ -17,6 +15,13 @@ import (
 // with its offset, a file and line, whatever the caller can tell. It must not
 // append line breaks.
 type Frame func(dst []byte, pid uint32, addr uint64) []byte
+
+// Units of time in ns.
+const (
+	µs  = 1000
+	ms  = 1000 * µs
+	sec = 1000 * ms
+)
 
 // writeSize is how much output is collected before it is written.
 const writeSize = 64 << 10
@@ -44,64 +49,12 @@ func (o *output) spill() {
 	}
 }
 
-// maxName bounds a function's name in bytes: mangled names of hostile or
-// heavily templated binaries can be of any length.
-const maxName = 4096
-
-// clean returns s as valid UTF-8 without control characters, which names from
-// hostile binaries could use to command the terminal.
-func clean(s string) string {
-	if len(s) > maxName {
-		n := maxName - len("…")
-		for n > 0 && !utf8.RuneStart(s[n]) {
-			n--
-		}
-		s = s[:n] + "…"
-	}
-	ok := true
-	for _, r := range s {
-		if r == utf8.RuneError || unicode.IsControl(r) || bidi(r) {
-			ok = false
-			break
-		}
-	}
-	if ok {
-		return s
-	}
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || bidi(r) {
-			return utf8.RuneError
-		}
-		return r
-	}, s)
-}
-
-// bidi reports whether r changes the direction of text, which could make a
-// name read as another.
-func bidi(r rune) bool {
-	return r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r == 0x2028 || r == 0x2029
-}
-
-// elide shortens s to width columns by leaving out its middle.
-func elide(s string, width int) string {
-	n := utf8.RuneCountInString(s)
-	if n <= width || width <= 0 {
-		return s
-	}
-	if width == 1 {
-		return "…"
-	}
-	r := []rune(s)
-	head := width / 2
-	return string(r[:head]) + "…" + string(r[n-(width-1-head):])
-}
-
 // funcOf describes fn, also for ids that the session does not know.
 func funcOf(fns trace.Functions, fn trace.FuncID) trace.Func {
 	if f := fns.Func(fn); f != nil {
 		return *f
 	}
-	return trace.Func{ID: fn, Name: "func#" + string(appendUint(nil, uint64(fn)))}
+	return trace.Func{ID: fn, Name: "func#" + strconv.FormatUint(uint64(fn), 10)}
 }
 
 // laneKey tells lanes apart: a goroutine is one wherever it runs.
@@ -124,4 +77,10 @@ func keyOfEvent(e *trace.Event) laneKey {
 		k.tid = e.TID
 	}
 	return k
+}
+
+func appendUint(dst []byte, n uint64) []byte { return strconv.AppendUint(dst, n, 10) }
+
+func appendHex(dst []byte, n uint64) []byte {
+	return strconv.AppendUint(append(dst, "0x"...), n, 16)
 }

@@ -12,8 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sbxtrace/sbxtrace/internal/term"
 	"github.com/sbxtrace/sbxtrace/loader"
-	"github.com/sbxtrace/sbxtrace/view"
 )
 
 func doctorCommand() *cobra.Command {
@@ -260,7 +260,7 @@ func calibrationText(w io.Writer, d *loader.Diagnosis, width int, p palette) {
 	}
 	for _, row := range costRows(&d.Calibration) {
 		if row.ns > 0 {
-			fmt.Fprintf(w, "    %-*s  %s%s\n", width, row.name, view.Duration(uint64(row.ns)), row.note)
+			fmt.Fprintf(w, "    %-*s  %s%s\n", width, row.name, term.Duration(uint64(row.ns)), row.note)
 		}
 	}
 }

@@ -9,9 +9,9 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/sbxtrace/sbxtrace/internal/term"
 	"github.com/sbxtrace/sbxtrace/tracer"
 	"github.com/sbxtrace/sbxtrace/uprobes"
-	"github.com/sbxtrace/sbxtrace/view"
 )
 
 // tableColumns are the columns of a listing.
@@ -228,7 +228,7 @@ func verboseFunction(w io.Writer, f *tracer.Listed, p palette) {
 	}
 	detail(w, "entry", f.Plan.Entry.Reason)
 	detail(w, "returns", returnsText(f))
-	detail(w, "cost", fmt.Sprintf("about %s a call", view.Duration(uint64(f.CostNS))))
+	detail(w, "cost", fmt.Sprintf("about %s a call", term.Duration(uint64(f.CostNS))))
 	for _, warning := range f.Plan.Warnings {
 		detail(w, "note", p.yellow+warning+p.reset)
 	}
@@ -314,7 +314,7 @@ func verboseStatic(w io.Writer, s *tracer.ListedStatic, p palette) {
 	if sem := s.Sites[0].SemaphoreAddr; sem != 0 {
 		detail(w, "enabled", fmt.Sprintf("by the semaphore at %#x, counted up while it is traced", sem))
 	}
-	detail(w, "cost", fmt.Sprintf("about %s a hit", view.Duration(uint64(s.CostNS))))
+	detail(w, "cost", fmt.Sprintf("about %s a hit", term.Duration(uint64(s.CostNS))))
 }
 
 // The lines of --format json; docs/json.md describes them.

@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/sbxtrace/sbxtrace/view"
+	"github.com/sbxtrace/sbxtrace/internal/term"
 )
 
 // output is where a command's own output goes.
@@ -31,7 +31,7 @@ func openOutput(path string, std io.Writer, color string) (*output, error) {
 		o.Writer, o.file = f, f
 	}
 	if f, ok := o.Writer.(*os.File); ok {
-		o.width, o.color = view.Terminal(f.Fd())
+		o.width, o.color = term.Terminal(f.Fd())
 	}
 	o.color = color == "always" || color == "auto" && o.color && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 	return o, nil

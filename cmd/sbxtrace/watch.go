@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sbxtrace/sbxtrace/internal/term"
 	"github.com/sbxtrace/sbxtrace/loader"
 	"github.com/sbxtrace/sbxtrace/trace"
 	"github.com/sbxtrace/sbxtrace/tracer"
@@ -131,7 +132,7 @@ func (w *watch) summary(orphans uint64) error {
 
 // noteDetached names a function that was taken out, and its rate.
 func (w *watch) noteDetached(e *trace.Event) {
-	w.notes.printf("%s: %s, detached", w.tracer.Functions().Func(e.Func).Name, view.Rate(e.Count, uint64(time.Second)))
+	w.notes.printf("%s: %s, detached", w.tracer.Functions().Func(e.Func).Name, term.Rate(e.Count, uint64(time.Second)))
 }
 
 // limit keeps the table that follows a live view to a screen; a table that was

@@ -1,8 +1,7 @@
-package view
+package term
 
 import (
 	"math"
-	"os"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -24,8 +23,8 @@ func TestDuration(t *testing.T) {
 			t.Errorf("%d ns is %q, want %q", tc.ns, got, tc.want)
 		}
 		column := string(AppendDuration(nil, tc.ns))
-		if n := utf8.RuneCountInString(column); n != durationWidth {
-			t.Errorf("%d ns: %q has %d columns, want %d", tc.ns, column, n, durationWidth)
+		if n := utf8.RuneCountInString(column); n != DurationWidth {
+			t.Errorf("%d ns: %q has %d columns, want %d", tc.ns, column, n, DurationWidth)
 		}
 		if got, want := strings.Join(strings.Fields(column), " "), tc.want; got != want {
 			t.Errorf("%d ns: column %q, want %q", tc.ns, column, want)
@@ -65,7 +64,7 @@ func TestBar(t *testing.T) {
 	}{
 		{0, ""}, {1, "████"}, {2, "████"}, {-1, ""}, {0.5, "██"}, {0.03125, "▏"}, {0.28125, "█▏"}, {0.46875, "█▉"}, {0.0001, ""},
 	} {
-		if got := bar(tc.v, 4); got != tc.want {
+		if got := Bar(tc.v, 4); got != tc.want {
 			t.Errorf("bar of %v is %q, want %q", tc.v, got, tc.want)
 		}
 	}
@@ -80,7 +79,7 @@ func TestElide(t *testing.T) {
 		{"short", 5, "short"}, {"longer", 5, "lo…er"}, {"longer", 4, "lo…r"}, {"longer", 1, "…"}, {"longer", 0, "longer"},
 		{"日本語の名前", 3, "日…前"}, {"", 3, ""}, {"ab", 2, "ab"}, {"abc", 2, "a…"},
 	} {
-		if got := elide(tc.s, tc.width); got != tc.want {
+		if got := Elide(tc.s, tc.width); got != tc.want {
 			t.Errorf("%q in %d columns is %q, want %q", tc.s, tc.width, got, tc.want)
 		}
 	}
@@ -94,41 +93,11 @@ func TestClean(t *testing.T) {
 		{"a\xffb", "a�b"},
 		{"x\u202ey\u2066z\u2028", "x�y�z�"},
 	} {
-		if got := clean(tc.s); got != tc.want {
+		if got := Clean(tc.s); got != tc.want {
 			t.Errorf("%q becomes %q, want %q", tc.s, got, tc.want)
 		}
 	}
-	if got := clean(strings.Repeat("é", maxName)); len(got) > maxName || !utf8.ValidString(got) {
+	if got := Clean(strings.Repeat("é", MaxName)); len(got) > MaxName || !utf8.ValidString(got) {
 		t.Errorf("a long name becomes %d bytes, valid %v", len(got), utf8.ValidString(got))
-	}
-}
-
-func TestHasParameters(t *testing.T) {
-	for name, want := range map[string]bool{
-		"main": false, "f(int)": true, "A::f(int) const": true, "A::f() &&": true, "f(int) [clone .cold]": true,
-		"net/http.(*conn).serve": false, "main.f[...]": false, "main.(*T).f-fm": false, "<T as Trait>::f": false,
-	} {
-		if got := hasParameters(name); got != want {
-			t.Errorf("%q: %v", name, got)
-		}
-	}
-}
-
-func TestTerminal(t *testing.T) {
-	f, err := os.Open(os.DevNull)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if width, ok := Terminal(f.Fd()); ok || width != 0 {
-		t.Errorf("%s is a terminal of %d columns", os.DevNull, width)
-	}
-	pty, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
-	if err != nil {
-		t.Skip("no pseudo terminals: ", err)
-	}
-	defer pty.Close()
-	if _, ok := Terminal(pty.Fd()); !ok {
-		t.Error("a pseudo terminal is no terminal")
 	}
 }

@@ -1,4 +1,6 @@
-package view
+//go:build unix
+
+package term
 
 import "golang.org/x/sys/unix"
 

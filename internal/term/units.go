@@ -1,4 +1,6 @@
-package view
+// Package term is what all output for people shares: units, colours, names made
+// harmless and short enough, bars. It is pure but for asking a terminal its size.
+package term
 
 import (
 	"strconv"
@@ -17,8 +19,8 @@ const (
 	day  = 24 * hour
 )
 
-// durationWidth is the number of columns of AppendDuration.
-const durationWidth = 9
+// DurationWidth is the number of columns of AppendDuration.
+const DurationWidth = 9
 
 // Duration returns ns with three significant digits and a unit: "0 ns",
 // "1.23 µs", "12.3 ms", "1.50 s", "16.7 m", "3.20 h".
@@ -119,10 +121,4 @@ func Rate(n, ns uint64) string {
 		decimals = 1
 	}
 	return strconv.FormatFloat(r, 'f', decimals, 64) + " " + unit + "/s"
-}
-
-func appendUint(dst []byte, n uint64) []byte { return strconv.AppendUint(dst, n, 10) }
-
-func appendHex(dst []byte, n uint64) []byte {
-	return strconv.AppendUint(append(dst, "0x"...), n, 16)
 }
