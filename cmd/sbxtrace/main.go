@@ -96,6 +96,8 @@ Go programs and shows their calls as they happen.
   sudo sbxtrace attach --pid 4711 'handle*'     only some functions
   sudo sbxtrace run -- ./server --port 8080     from the first call of main
   sbxtrace functions ./server                   what can be traced
+  sbxtrace report cpu.pb.gz                     where the time of a profile goes
+  sbxtrace export cpu.pb.gz -o cpu.html         the same as a flame graph
   sbxtrace doctor                               what this machine can do`,
 		Version:       versionString(),
 		SilenceErrors: true,
@@ -109,6 +111,6 @@ Go programs and shows their calls as they happen.
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(attachCommand(), runCommand(), functionsCommand(), doctorCommand(), guardCommand())
+	root.AddCommand(attachCommand(), runCommand(), functionsCommand(), exportCommand(), reportCommand(), doctorCommand(), guardCommand())
 	return root
 }

@@ -93,3 +93,18 @@ func AppendPadded(dst []byte, s string, width int) []byte {
 	}
 	return append(dst, s...)
 }
+
+// Uncolor returns s without the escape sequences of a Palette, to measure it.
+func Uncolor(s string) string {
+	for {
+		from := strings.Index(s, "\x1b[")
+		if from < 0 {
+			return s
+		}
+		to := strings.IndexByte(s[from:], 'm')
+		if to < 0 {
+			return s
+		}
+		s = s[:from] + s[from+to+1:]
+	}
+}

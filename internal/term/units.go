@@ -122,3 +122,23 @@ func Rate(n, ns uint64) string {
 	}
 	return strconv.FormatFloat(r, 'f', decimals, 64) + " " + unit + "/s"
 }
+
+// Bytes returns n bytes with three significant digits and a binary unit: "0 B",
+// "1.50 KiB", "64.0 MiB".
+func Bytes(n int64) string {
+	v, unit := float64(n), "B"
+	for _, u := range []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"} {
+		if v > -1023.5 && v < 1023.5 {
+			break
+		}
+		v, unit = v/1024, u
+	}
+	decimals := 2
+	switch size := max(v, -v); {
+	case unit == "B" || size >= 99.95:
+		decimals = 0
+	case size >= 9.995:
+		decimals = 1
+	}
+	return strconv.FormatFloat(v, 'f', decimals, 64) + " " + unit
+}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sbxtrace/sbxtrace/exporter"
+)
+
+type exportFlags struct {
+	profileFlags
+	output, format, title string
+}
+
+func exportCommand() *cobra.Command {
+	var f exportFlags
+	cmd := &cobra.Command{
+		Use:   "export FILE… -o OUT",
+		Short: "Turn profiles into flame graphs, pprof, folded stacks, JSON or text",
+		Long: `Export reads profiles and writes them as OUT's ending says, or --format:
+
+  .html              flame graph, one interactive page that loads nothing
+  .svg               flame graph as an image
+  .pb.gz             pprof, for go tool pprof, speedscope, Perfetto
+  .folded            folded stacks, a line per stack, for flamegraph.pl and others
+  .json              JSON lines
+  .txt               the report that sbxtrace report prints
+
+FILE is a pprof profile, of whichever tool, or folded stacks; - is standard
+input. Several are merged. With --base the output is a comparison: a
+differential flame graph, folded stacks with two values, a pprof profile that
+go tool pprof shows as -diff_base does.`,
+		Example: `  sbxtrace export cpu.pb.gz -o cpu.html
+  sbxtrace export new.pb.gz --base old.pb.gz -o diff.html
+  sbxtrace export monday.pb.gz tuesday.pb.gz -o both.pb.gz
+  sbxtrace export cpu.pb.gz --thread 'worker*' --format folded | flamegraph.pl >workers.svg`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usagef("no file to export")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return export(cmd, &f, args) },
+	}
+	f.profileFlags.add(cmd)
+	fs := cmd.Flags()
+	fs.StringVarP(&f.output, "output", "o", "", "write to `file`; - is standard output")
+	fs.StringVar(&f.format, "format", "", "pprof, folded, flamegraph, svg, json or text, whatever OUT's ending")
+	fs.StringVar(&f.title, "title", "", "`text` above flame graphs and reports")
+	return cmd
+}
+
+func export(cmd *cobra.Command, f *exportFlags, paths []string) error {
+	format, err := outputFormat(f.format, f.output)
+	if err != nil {
+		return err
+	}
+	p, err := f.read(cmd, paths)
+	if err != nil {
+		return err
+	}
+	out, err := openOutput(f.output, cmd.OutOrStdout(), "auto")
+	if err != nil {
+		return err
+	}
+	w := bufio.NewWriterSize(out, 64<<10)
+	err = exporter.WriteProfile(w, p, format, exporter.Options{
+		SampleType: f.sampleType, Title: f.title, ByThread: f.byThread, Color: out.color, Width: out.width,
+	})
+	return asUsage(errors.Join(err, w.Flush(), out.Close()))
+}
+
+// outputFormat is the format of that name, else the one that a file's ending
+// stands for.
+func outputFormat(name, path string) (exporter.Format, error) {
+	if name != "" {
+		format, err := exporter.ParseFormat(name)
+		if err != nil {
+			return "", usageError{fmt.Errorf("%w: %s", err, list(formatNames()))}
+		}
+		return format, nil
+	}
+	if path == "" || path == "-" {
+		return "", usagef("where to? -o FILE, or --format %s for standard output", list(formatNames()))
+	}
+	format, ok := exporter.FormatOf(path)
+	if !ok {
+		return "", usagef("the ending of %s does not say which format: --format %s", path, list(formatNames()))
+	}
+	return format, nil
+}
+
+func formatNames() []string {
+	var names []string
+	for _, f := range exporter.Formats {
+		names = append(names, string(f))
+	}
+	return names
+}
