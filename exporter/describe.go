@@ -1,7 +1,9 @@
 package exporter
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -174,15 +176,18 @@ func (t *tree) notes(typ int) []string {
 		case t.cut == 0 && t.marks:
 			notes = append(notes, "all stacks are complete")
 		case t.cut > 0:
+			reasons := slices.SortedFunc(maps.Keys(t.reasons), func(a, b string) int {
+				return cmp.Or(cmp.Compare(t.reasons[b], t.reasons[a]), cmp.Compare(a, b))
+			})
 			var why []string
-			for reason, n := range t.reasons {
-				why = append(why, fmt.Sprintf("%s %s", term.Count(uint64(n)), term.Clean(reason)))
+			for _, reason := range reasons {
+				if len(why) == 5 {
+					why = append(why, "…")
+					break
+				}
+				why = append(why, term.Count(uint64(t.reasons[reason]))+" × "+term.Clean(reason))
 			}
-			slices.Sort(why)
-			if len(why) > 5 {
-				why = append(why[:5], "…")
-			}
-			notes = append(notes, fmt.Sprintf("%s of the stacks incomplete: %s", percent(float64(t.cut)/float64(t.stacks)), strings.Join(why, ", ")))
+			notes = append(notes, fmt.Sprintf("%s of the stacks incomplete: %s", percent(ratio(t.cut, t.counted)), strings.Join(why, ", ")))
 		}
 	}
 	if t.crowded > 0 {

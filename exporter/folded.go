@@ -160,13 +160,13 @@ func (f *folder) line(line string) error {
 	// space.
 	end := strings.LastIndexByte(line, ' ')
 	if end < 1 {
-		return fmt.Errorf("%w: %q has no value after a space", ErrFolded, term.Elide(term.Clean(line), 60))
+		return noNumber(line)
 	}
 	value, err := strconv.ParseInt(line[end+1:], 10, 64)
 	if err != nil {
 		fraction, err := strconv.ParseFloat(line[end+1:], 64)
 		if err != nil || fraction != fraction || fraction > 1<<62 || fraction < -(1<<62) {
-			return fmt.Errorf("%w: %q is no number", ErrFolded, term.Elide(term.Clean(line[end+1:]), 30))
+			return noNumber(line)
 		}
 		value = int64(fraction + 0.5)
 	}
@@ -190,6 +190,10 @@ func (f *folder) line(line string) error {
 	f.samples[stack] = s
 	f.p.Sample = append(f.p.Sample, s)
 	return nil
+}
+
+func noNumber(line string) error {
+	return fmt.Errorf("%w: %q does not end with a space and a number", ErrFolded, term.Elide(term.Clean(line), 60))
 }
 
 // location returns the location that stands for a name.

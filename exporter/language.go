@@ -19,6 +19,7 @@ var (
 	rustHash   = regexp.MustCompile(`17h[0-9a-f]{16}E`)
 	erlangName = regexp.MustCompile(`^'?[\w.$-]+'?:'?[^/:]+'?/\d+$`)
 	goName     = regexp.MustCompile(`^([\w.~-]+/)*[\w~-]+\.[(\w].*$`)
+	rustImpl   = regexp.MustCompile(`^<(.+) as .+>(::[^>]*)$`)
 	jsPrefix   = regexp.MustCompile(`^(JS:|LazyCompile:|Function:|Eval:|Script:|Builtin:)`)
 )
 
@@ -104,6 +105,9 @@ func shortName(name, lang string) string {
 	case "go":
 		return name[strings.LastIndexByte(beforeAny(name, "([{"), '/')+1:]
 	case "c++", "rust":
+		if m := rustImpl.FindStringSubmatch(name); m != nil && lang == "rust" {
+			return m[1] + m[2]
+		}
 		var out strings.Builder
 		level := 0
 		for _, r := range name {

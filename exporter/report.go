@@ -135,8 +135,11 @@ func (r *report) wrapped(parts []string, sep, color string) {
 // shades tell neighbours in the overview apart where colours do not.
 var shades = []string{"█", "▓", "▒", "░"}
 
-// overview shows in one bar how the whole is divided among modules.
+// overview shows in one bar how the whole is divided, where it is.
 func (r *report) overview(rows []row, total int64) {
+	if len(rows) < 2 {
+		return
+	}
 	colors := []string{r.text.Blue, r.text.Yellow, r.text.Green, r.text.Magenta, r.text.Cyan, r.text.Red}
 	const most = 6
 	width := r.width - 4
@@ -194,7 +197,7 @@ func (r *report) functions(rows []row, total int64) {
 	width := r.valueWidth(rows)
 	head := fmt.Sprintf("  %s  %s  %s  %s", right("FLAT", width), left("        %", 8+1+barCells), right("CUM", width), right("%", 7))
 	columns := utf8.RuneCountInString(head) + 2
-	bars := r.width-columns >= nameAtLeast
+	bars := r.width-columns >= nameAtLeast+8
 	if !bars {
 		head = fmt.Sprintf("  %s  %s  %s  %s", right("FLAT", width), right("%", 7), right("CUM", width), right("%", 7))
 		columns = utf8.RuneCountInString(head) + 2
@@ -221,7 +224,11 @@ func (r *report) functions(rows []row, total int64) {
 		for i := range rows[shown:] {
 			rest += rows[shown+i].flat
 		}
-		r.line(r.paint(r.text.Dim, fmt.Sprintf("  … %s with %s", term.Plural(uint64(more), "more function"), percent(ratio(rest, total)))))
+		with := ""
+		if rest > 0 {
+			with = " with " + percent(ratio(rest, total))
+		}
+		r.line(r.paint(r.text.Dim, "  … "+term.Plural(uint64(more), "more function")+with))
 	}
 }
 
@@ -271,7 +278,7 @@ func (r *report) functionText(frame, line int32, room int) string {
 	if n(name)+n(module)+n(source) > room {
 		source = ""
 	}
-	if n(module) > room-nameAtLeast/2 {
+	if n(name)+n(module) > room {
 		module = ""
 	}
 	return term.Elide(name, max(room-n(module)-n(source), 8)) + r.paint(r.text.Dim, module+source)
@@ -334,11 +341,11 @@ func (r *report) notes() {
 		r.line("")
 	}
 	color := r.text.Dim
-	if r.tree.stacks > 0 && 100*r.tree.cut > r.tree.stacks || r.tree.crowded > 0 {
+	if 100*r.tree.cut > r.tree.counted || r.tree.crowded > 0 {
 		color = r.text.Yellow
 	}
 	for _, n := range notes {
-		r.line(r.paint(color, "  · "+n))
+		r.wrapped(strings.Fields("· "+n), " ", color)
 	}
 	for i, c := range r.p.Comments {
 		if i == 10 {

@@ -70,7 +70,7 @@ func (r *report) changes(what string, rows []row, name func(at *row, room int) s
 		if cum {
 			line += " " + r.points(c.cum)
 		}
-		r.line(line + "  " + name(c.row, max(r.width-len(head)-2, nameAtLeast)))
+		r.line(line + "  " + name(c.row, max(r.width-len(head)-2, 8)))
 	}
 }
 

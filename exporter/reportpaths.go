@@ -118,6 +118,6 @@ func (w *pathWriter) frameText(n *pathNode, indent int) string {
 		own = " · self " + percent(ratio(self, w.total))
 	}
 	node := &w.tree.nodes[n.at]
-	room := max(w.width-12-indent-utf8.RuneCountInString(own), nameAtLeast)
+	room := max(w.width-12-indent-utf8.RuneCountInString(own), 12)
 	return strings.TrimRight(w.functionText(node.frame, node.line, room), " ") + w.paint(w.text.Dim, own)
 }

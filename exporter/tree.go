@@ -27,16 +27,17 @@ type tree struct {
 	*frameTable
 	types   []*profile.ValueType
 	nodes   []node
-	self    []int64 // per node and type: of stacks that end there
-	base    []int64 // the same of the base of a comparison; nil without one
-	total   []int64 // per type
-	was     []int64 // per type, of the base
-	stacks  int     // samples
-	cut     int     // samples whose stack does not reach its root
-	cutOf   []int64 // their values per type
-	reasons map[string]int
-	marks   bool // whoever made the profile marks stacks that do not reach their root
-	crowded int  // samples that maxNodes cut
+	self    []int64          // per node and type: of stacks that end there
+	base    []int64          // the same of the base of a comparison; nil without one
+	total   []int64          // per type
+	was     []int64          // per type, of the base
+	stacks  int              // different samples
+	counts  int              // the type that counts samples, if its unit is count
+	cut     int64            // stacks that do not reach their root, counted as samples are
+	counted int64            // all stacks, counted so
+	reasons map[string]int64 // cut by reason
+	marks   bool             // whoever made the profile marks stacks that do not reach their root
+	crowded int              // samples that maxNodes cut
 
 	children map[uint64]int32
 }
@@ -46,8 +47,8 @@ func newTree(p *profile.Profile, byThread bool) *tree {
 	n := len(p.SampleType)
 	t := &tree{
 		frameTable: newFrameTable(), types: p.SampleType, nodes: []node{{frame: -1, parent: -1}},
-		self: make([]int64, n), total: make([]int64, n), cutOf: make([]int64, n),
-		reasons: make(map[string]int), children: make(map[uint64]int32),
+		self: make([]int64, n), total: make([]int64, n), counts: countType(p),
+		reasons: make(map[string]int64), children: make(map[uint64]int32),
 	}
 	t.marks = slices.ContainsFunc(p.Comments, func(c string) bool { return strings.Contains(c, "sbxtrace") })
 	if compares(p) {
@@ -104,15 +105,17 @@ func (t *tree) sample(s *profile.Sample, stack []place, skip int) {
 		t.total[i] += v
 	}
 	t.stacks++
+	count := int64(1)
+	if t.types[t.counts].Unit == "count" {
+		count = s.Value[t.counts]
+	}
+	t.counted += count
 	if why := incomplete(s); why != "" || len(stack) == skip {
 		if why == "" {
 			why = "no frames"
 		}
-		t.cut++
-		t.reasons[why]++
-		for i, v := range s.Value {
-			t.cutOf[i] += v
-		}
+		t.cut += count
+		t.reasons[why] += count
 	}
 }
 

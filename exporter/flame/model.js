@@ -100,6 +100,8 @@ function shortName(f) {
     const end = full.search(/[([{]/), head = end < 0 ? full : full.slice(0, end);
     return full.slice(head.lastIndexOf('/') + 1);
   }
+  const impl = lang === 'rust' && /^<(.+) as .+>(::[^>]*)$/.exec(full);
+  if (impl) return impl[1] + impl[2];
   if (lang === 'c++' || lang === 'rust') {
     let out = '', level = 0;
     for (const c of full) {

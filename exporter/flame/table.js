@@ -26,9 +26,9 @@ function functionRows() {
 
 function columns() {
   const all = now.total[0], was = comparison ? before.total[0] : 0;
-  const value = (key, title) => ({key, title, of: r => r[key], text: r => format(r[key]), number: true});
+  const value = (key, title) => ({key, title, of: r => r[key], text: r => r[key] ? format(r[key]) : '–', number: true});
   const part = (key, title) => ({
-    key: key + 'Share', title, of: r => r[key], number: true, bar: r => share(r[key], all), text: r => percent(share(r[key], all)),
+    key: key + 'Share', title, of: r => r[key], number: true, bar: r => share(r[key], all), text: r => r[key] ? percent(share(r[key], all)) : '–',
   });
   const changed = (key, base, title) => {
     const of = r => share(r[key], all) - share(r[base], was);

@@ -33,7 +33,7 @@ function describe(i) {
   if (i < 0) return;
   line.append(element('b', {textContent: name(i)}));
   for (const [what, text] of factsOf(i)) {
-    line.append(element('span', {textContent: '  ' + what + ' '}), text);
+    line.append(element('span', {textContent: what}), text);
   }
 }
 
