@@ -26,7 +26,6 @@ type Player struct {
 	regions []recording.Item // answers for the next event
 	now     uint64           // time of the last item
 	orphans uint64           // of the pairer before the first item
-	ended   bool             // every call has been closed
 }
 
 // NewPlayer returns a Player before the first event of f. sink may be nil.
@@ -124,7 +123,7 @@ func (p *Player) load(i int, restore bool) error {
 		}
 		p.pairer.Restore(s)
 		p.pairer.Announce()
-		p.ended, p.regions = false, p.regions[:0]
+		p.regions = p.regions[:0]
 	}
 	p.block, p.items, p.next = i, b.Items(), nil
 	return nil
@@ -154,12 +153,7 @@ func (p *Player) play(item *recording.Item) {
 
 // Finish closes the calls that are open at now, as the end of the recording
 // does.
-func (p *Player) Finish(now uint64) {
-	if !p.ended {
-		p.pairer.Finish(now)
-		p.ended = true
-	}
-}
+func (p *Player) Finish(now uint64) { p.pairer.Finish(now) }
 
 // Seek goes to the time t, forward or back: the next item is the first that is
 // later. The sink is told nothing of what lies between.

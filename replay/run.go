@@ -40,7 +40,7 @@ func (p *Player) Run(o Options) error {
 		to = math.MaxUint64
 	}
 	err := p.playTo(to, o.Pace)
-	if o.To > p.now && !p.ended {
+	if o.To > p.now {
 		p.now = min(o.To, p.last())
 	}
 	p.Finish(p.now)
