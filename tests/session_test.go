@@ -130,6 +130,12 @@ func (s *session) waitFor(what string, holds func() bool) {
 	}
 }
 
+// waitNote returns when sbxtrace has printed a message that contains text.
+func (s *session) waitNote(text string) {
+	s.t.Helper()
+	s.waitFor("a message with "+strconv.Quote(text), func() bool { return strings.Contains(s.stderr.String(), text) })
+}
+
 // wait waits until sbxtrace ends, which it does when its last target has, and
 // returns what it saw. Its exit status must be 0.
 func (s *session) wait() *result {

@@ -50,7 +50,7 @@ type Report struct {
 	Took      time.Duration
 }
 
-// Tracer is a tracing session. New, then AddPID for each target, Start, Run,
+// Tracer is a tracing session. New, then AddPIDs, Start, Run,
 // Close. Functions and Rows may be used at any time in between.
 type Tracer struct {
 	opt    Options
@@ -100,7 +100,7 @@ type removal struct {
 	at uint64
 }
 
-// New begins to load the programs; AddPID waits for that, and returns the
+// New begins to load the programs; AddPIDs waits for that, and returns the
 // errors of loader.New.
 func New(o Options) (*Tracer, error) {
 	kernel, _, err := loader.RunningKernel()

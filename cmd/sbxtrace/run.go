@@ -98,7 +98,7 @@ func watchLaunched(f *traceFlags, opt tracer.Options, t *tracer.Tracer, target *
 		return 0, abandon(target, err)
 	}
 	pid := uint32(target.PID())
-	if err := t.AddPID(pid); err != nil {
+	if err := t.AddPIDs(pid); err != nil {
 		return 0, abandon(target, err)
 	}
 	report, err := t.Start()

@@ -51,6 +51,7 @@ type library struct {
 	file   string // output, beside the program
 	source string
 	linked bool // linked to the program, found through $ORIGIN; else only dlopened
+	flags  []string
 }
 
 // registry lists every target by name.
@@ -78,6 +79,8 @@ var registry = map[string]target{
 
 	"cxx":        {lang: langCPP},
 	"exceptions": {lang: langCPP},
+	"plugin": {lang: langCPP, dynamic: true, flags: []string{"-fno-exceptions"}, libs: []library{
+		{file: "libraise.so", source: "raise.cc", flags: []string{"-fexceptions"}}}},
 
 	"rustcalls":  {lang: langRust},
 	"rustpanics": {lang: langRust},
