@@ -21,7 +21,7 @@ func classAMD64(insn []byte, in *insnAMD64, opt *Options) (InsnClass, bool) {
 		return SingleStepped, false
 	}
 	if in.enc != encLegacy {
-		return SingleStepped, goodInsnsAMD64[in.op>>4]>>(in.op&15)&1 != 0
+		return SingleStepped, goodInsnsAMD64[in.op>>4]>>(in.op&15)&1 != 0 && !mistakenAMD64(in.op)
 	}
 	switch in.opMap {
 	case mapOne:
@@ -44,6 +44,19 @@ func classAMD64(insn []byte, in *insnAMD64, opt *Options) (InsnClass, bool) {
 		}
 	}
 	return SingleStepped, true
+}
+
+// mistakenAMD64 reports whether the kernel takes a VEX or EVEX instruction with
+// this opcode for the one-byte instruction of the same number, and instead of
+// stepping it emulates a jump, a call or a nop (branch_setup_xol_ops), or fixes
+// up what popf, far calls and returns would have done (arch_uprobe_analyze_insn,
+// arch/x86/kernel/uprobes.c): vpor would have no effect, vfnmadd132ss end in a trap.
+func mistakenAMD64(op byte) bool {
+	switch op {
+	case 0x90, 0x9a, 0x9d, 0xc2, 0xc3, 0xca, 0xcb, 0xe8, 0xe9, 0xea, 0xeb, 0xff:
+		return true
+	}
+	return op >= 0x70 && op < 0x80
 }
 
 func classOneByteAMD64(in *insnAMD64) (InsnClass, bool) {
@@ -263,8 +276,8 @@ func (in *insnAMD64) twoByteEffect(e *effectOfInsn) {
 	}
 }
 
-// vectorEffect covers VEX and EVEX: moves, and arithmetic that writes one
-// vector register. Those that write general registers are opaque.
+// vectorEffect covers VEX and EVEX: moves, and what string functions begin with
+// that writes one vector (or mask) register. Those that write general registers are opaque.
 func (in *insnAMD64) vectorEffect() (e effectOfInsn) {
 	switch {
 	case in.opMap == map0F && in.op == 0x77: // vzeroupper
@@ -274,7 +287,10 @@ func (in *insnAMD64) vectorEffect() (e effectOfInsn) {
 		} else {
 			e.vector = 1 << in.rmNum()
 		}
-	case in.opMap == map0F && (in.op == 0x10 || in.op == 0x28 || in.op == 0x6e || in.op == 0x6f || in.op == 0x57 || in.op == 0xef):
+	case in.opMap == map0F && (in.op == 0x10 || in.op == 0x28 || in.op == 0x6e || in.op == 0x6f),
+		in.opMap == map0F && (in.op >= 0x54 && in.op <= 0x57 || in.op == 0xdb || in.op == 0xdf || in.op == 0xeb || in.op == 0xef), // and, andn, or, xor
+		in.opMap == map0F && (in.op == 0x70 || in.op >= 0x74 && in.op <= 0x76),                                                    // shuffle, compare
+		in.opMap == map0F38 && (in.op == 0x58 || in.op == 0x59 || in.op >= 0x78 && in.op <= 0x7c):                                 // broadcast
 		e.vector = 1 << in.regNum()
 	default:
 		e.opaque = true
