@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/cdproto/accessibility"
 	"github.com/chromedp/cdproto/input"
@@ -65,7 +66,11 @@ func TestFlameGraph(t *testing.T) {
 		if got := p.text("crumbs"); got != "all" {
 			t.Errorf("after Home zoomed to %q", got)
 		}
+		root := p.at(0, 0.5)
 		p.keys("f")
+		if a, b := p.at(11, 0.5), p.at(0, 0.5); a != root || b == root {
+			t.Errorf("in a flame the bottom row is %v, the top row %v, want the root, %v, at the bottom", a, b, root)
+		}
 		p.keys(kb.ArrowUp)
 		p.wants("focus in a flame", p.text("current"), "_start, ")
 		p.screenshot("flame")
@@ -167,7 +172,7 @@ func TestFlameGraph(t *testing.T) {
 	t.Run("comparison", func(t *testing.T) {
 		p := open(t, b, ".html", comparison, "", calmSystem)
 		p.screenshot("comparison")
-		p.wants("facts", p.text("facts"), "red or orange is more in the new one, blue is less")
+		p.wants("facts", p.text("facts"), "shares are of each profile’s own total")
 		p.wants("legend", p.text("legend"), "less in the new profilemore in the new profile than in the base")
 		p.wants("first change", p.eval("document.querySelector('#functions tbody tr').innerText.replace(/\\s+/g, ' ')"), "52.1 % +27.9 pp 52.1 % +27.9 pp dict_find")
 		red := func(c [3]int) bool { return c[0] > c[2]+60 }
@@ -285,4 +290,34 @@ func axText(v *accessibility.Value) string {
 		return string(v.Value)
 	}
 	return text
+}
+
+// TestLargeFlameGraph opens the graph of a million samples, with more frames
+// than a page takes.
+func TestLargeFlameGraph(t *testing.T) {
+	b := browser(t)
+	p := manyStacks(1_000_000, 100_000, 24)
+	start := time.Now()
+	text := write(t, p, FormatHTML, Options{})
+	t.Logf("written in %v: %d MiB", time.Since(start), len(text)>>20)
+	if len(text) > 16<<20 {
+		t.Errorf("the page has %d MiB", len(text)>>20)
+	}
+	start = time.Now()
+	page := open(t, b, ".html", text, "")
+	page.wants("notes", page.text("notes"), "of the whole or less each are left out; their values count for their callers")
+	page.wants("details", page.text("details"), "100.0 %")
+	t.Logf("open after %v", time.Since(start))
+	page.screenshot("large")
+	// What the page does for a key or a click has to be done before the
+	// next frame or so is drawn; here with what it takes in a test machine.
+	for what, js := range map[string]string{
+		"search": "(() => { const s = document.getElementById('search'); s.value = 'function_[ab]'; s.dispatchEvent(new Event('input')); })()",
+		"zoom":   "document.getElementById('view').dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', bubbles: true}))",
+		"flip":   "document.getElementById('flip').click()",
+	} {
+		ms := evaluate[float64](page, "(() => { const t = performance.now(); "+js+"; return performance.now() - t; })()")
+		t.Logf("%s: %.0f ms", what, ms)
+	}
+	page.wants("found", page.text("found"), " frames")
 }
