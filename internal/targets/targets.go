@@ -68,6 +68,7 @@ var registry = map[string]target{
 	"signals": {lang: langC},
 	"slow":    {lang: langC},
 	"threads": {lang: langC},
+	"vectors": {lang: langC},
 
 	"dlopen": {lang: langC, dynamic: true, libs: []library{
 		{file: "libplug.so", source: "plug.c"}, {file: "libother.so", source: "other.c"}}},
