@@ -67,3 +67,5 @@ func (m memory) bytes(addr, n, limit uint64) ([]byte, error) {
 	buf := make([]byte, min(n, limit))
 	return buf, m.read(buf, addr)
 }
+
+func nativeWord(b []byte) uint64 { return binary.NativeEndian.Uint64(b) }
