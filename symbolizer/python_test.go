@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -109,45 +110,39 @@ func TestPythonStacks(t *testing.T) {
 
 func comparePythonThread(t testing.TB, p *Python, thread pythonThread) {
 	t.Helper()
-	var frames []PythonFrame
-	// The thread may still be on its way from the report to where it waits, and
-	// has then frames of threading.py above.
-	waitUntil(t, "a thread to wait", func() bool {
-		var err error
-		frames, err = p.Stack(thread.id)
-		return err == nil && len(frames) >= len(thread.frames)
-	})
+	want := slices.Clone(thread.frames)
+	if want[0].Function != "from_exec" {
+		want[0].Line++ // from the report to the line where it waits
+	}
 	var got []Frame
-	entries := 0
-	for _, f := range frames {
-		if f.Entry {
-			entries++
+	var entries int
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("thread %d has the frames\n%+v, want\n%+v", thread.id, got, want)
 		}
-		if f.Code == 0 {
-			continue
+	})
+	// The thread may still be on its way from the report to where it waits.
+	waitUntil(t, "the frames that Python itself tells", func() bool {
+		frames, err := p.Stack(thread.id)
+		got, entries = got[:0], 0
+		for _, f := range frames {
+			if f.Entry {
+				entries++
+			}
+			if f.Code == 0 || err != nil {
+				continue
+			}
+			var frame Frame
+			frame, err = p.Resolve(f)
+			if len(got) == 0 && filepath.Base(frame.File) == "threading.py" {
+				continue // waiting
+			}
+			got = append(got, frame)
 		}
-		frame, err := p.Resolve(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if filepath.Base(frame.File) == "threading.py" && len(got) == 0 {
-			continue // Event.wait
-		}
-		got = append(got, frame)
-	}
+		return err == nil && slices.Equal(got, want)
+	})
 	if entries == 0 {
-		t.Errorf("thread %d: no entry among %d frames", thread.id, len(frames))
-	}
-	if len(got) != len(thread.frames) {
-		t.Fatalf("thread %d has %d frames, want %d:\n%+v\n%+v", thread.id, len(got), len(thread.frames), got, thread.frames)
-	}
-	for i, want := range thread.frames {
-		if i == 0 && want.Function != "from_exec" {
-			want.Line++ // from the report to the line where it waits
-		}
-		if got[i] != want {
-			t.Errorf("thread %d, frame %d is %+v, want %+v", thread.id, i, got[i], want)
-		}
+		t.Errorf("thread %d: no entry among its frames", thread.id)
 	}
 }
 
