@@ -85,9 +85,7 @@ func namespace(f *Frame) string {
 			return name[:i]
 		}
 	case "python", "javascript", "ruby", "php":
-		if f.File != "" {
-			return path.Base(f.File)
-		}
+		return path.Base(f.File)
 	}
 	return ""
 }

@@ -26,9 +26,12 @@ func (e *permissionError) Unwrap() []error { return []error{ErrPermission, e.err
 
 // explain makes a refusal of the kernel's an error that says what to do.
 func explain(err error) error {
+	var explained *permissionError
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &explained):
+		return err
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
 		if missing := MissingCapabilities(); len(missing) > 0 {
 			return &permissionError{missing, err}
@@ -36,6 +39,18 @@ func explain(err error) error {
 		return fmt.Errorf("%w: %w", ErrPermission, err)
 	case errors.Is(err, ebpf.ErrNotSupported):
 		return &FeatureError{Feature: "support for a BPF feature that sbxtrace uses", Kernel: "5.15", Err: err}
+	}
+	return err
+}
+
+// explainPerf is explain for probes by perf events, which take more than those by
+// uprobe_multi: without CAP_SYS_ADMIN the kernel refuses them.
+func explainPerf(err error) error {
+	if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES) {
+		return err
+	}
+	if set, capErr := effectiveCapabilities(); capErr == nil && set&(1<<capSysAdmin) == 0 {
+		return &permissionError{[]string{"CAP_SYS_ADMIN for probes by perf events"}, err}
 	}
 	return err
 }

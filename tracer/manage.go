@@ -82,7 +82,8 @@ func (t *Tracer) processEvent(e *trace.Event) bool {
 	case trace.KindExec:
 		err = t.executed(e.PID)
 	case trace.KindProcessExit:
-		t.leave(e.PID)
+		delete(t.processes, e.PID)
+		t.loader.RemoveProcess(e.PID)
 	}
 	if err != nil && !errors.Is(err, symbolizer.ErrNoProcess) {
 		t.note("pid %d: %v", e.PID, err)
@@ -98,9 +99,6 @@ func (t *Tracer) govern(elapsed time.Duration, last cpuTimes) {
 		return
 	}
 	for _, w := range t.unwatched {
-		if t.gone[w.id] {
-			continue
-		}
 		t.governor.watch(w.id, float64(t.cost.EstimateCall(&w.plan)))
 	}
 	t.unwatched = nil

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -32,8 +33,9 @@ type node struct {
 
 func newTree() *tree { return &tree{nodes: make(map[string]node)} }
 
-// add copies a file or a directory of the host, symbolic links as such.
-func (t *tree) add(at, host string) error {
+// add copies a file or a directory of the host, symbolic links as such. Names
+// that leave matches are left out; nil leaves out nothing.
+func (t *tree) add(at, host string, leave *regexp.Regexp) error {
 	st, err := os.Stat(host)
 	if err != nil {
 		return fmt.Errorf("add %s: %w", at, err)
@@ -45,6 +47,12 @@ func (t *tree) add(at, host string) error {
 	return filepath.WalkDir(host, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return fmt.Errorf("add %s: %w", at, err)
+		}
+		if leave != nil && leave.MatchString(d.Name()) {
+			if d.IsDir() {
+				return filepath.SkipDir
+			}
+			return nil
 		}
 		rel, err := filepath.Rel(host, p)
 		if err != nil {
@@ -235,7 +243,7 @@ func (b *builder) base(ctx context.Context, m *manifest, tests []test) (*tree, e
 		if err != nil {
 			return nil, err
 		}
-		if err := t.add(f.Path, host); err != nil {
+		if err := t.add(f.Path, host, f.leave); err != nil {
 			return nil, err
 		}
 	}
@@ -250,7 +258,7 @@ func (b *builder) base(ctx context.Context, m *manifest, tests []test) (*tree, e
 		t.nodes[binaryPath(x)] = node{host: bin}
 		data := filepath.Join(x.Package, "testdata")
 		if _, err := os.Stat(data); err == nil {
-			if err := t.add(path.Join(workDir(x), "testdata"), data); err != nil {
+			if err := t.add(path.Join(workDir(x), "testdata"), data, nil); err != nil {
 				return nil, err
 			}
 		} else {
@@ -301,8 +309,8 @@ func config(k kernel, env []string, tests []test) guest.Config {
 	cfg.Env = append(cfg.Env, env...)
 	for _, t := range tests {
 		args := []string{"-test.v=test2json", fmt.Sprintf("-test.timeout=%ds", t.Seconds)}
-		if t.Run != "" {
-			args = append(args, "-test.run="+t.Run)
+		if len(t.Run) > 0 {
+			args = append(args, "-test.run="+strings.Join(t.Run, "|"))
 		}
 		if t.Skip != "" {
 			args = append(args, "-test.skip="+t.Skip)

@@ -31,17 +31,20 @@ type kernel struct {
 // file is something that the tests need in the machine. Exactly one of Go, Copy
 // and Run is set. Shared libraries that an executable needs come along.
 type file struct {
-	Path string   `json:"path"` // in the machine
-	Go   string   `json:"go"`   // main package, built statically
-	Copy string   `json:"copy"` // path on the host, below the repository unless absolute; a file or a directory
-	Run  []string `json:"run"`  // command that leaves files in the directory that $OUT in its arguments stands for
+	Path  string   `json:"path"`  // in the machine
+	Go    string   `json:"go"`    // main package, built statically
+	Copy  string   `json:"copy"`  // path on the host, below the repository unless absolute; a file or a directory
+	Leave string   `json:"leave"` // with Copy: regular expression for whole names in the directory that are left out
+	Run   []string `json:"run"`   // command that leaves files in the directory that $OUT in its arguments stands for
+
+	leave *regexp.Regexp // nil: nothing is
 }
 
 // test is one test binary with its selection of tests.
 type test struct {
 	Name    string         `json:"name"`
 	Package string         `json:"package"`  // directory with a leading ./, built as a static test binary
-	Run     string         `json:"run"`      // -test.run; empty means all
+	Run     []string       `json:"run"`      // -test.run, alternatives; none means all
 	Skip    string         `json:"skip"`     // -test.skip
 	Seconds int            `json:"seconds"`  // limit for the whole binary
 	MinPass map[string]int `json:"min_pass"` // by kernel name: fewer passed tests are a failure; without an entry it is not run there
@@ -89,7 +92,8 @@ func parseManifest(text []byte) (*manifest, error) {
 			return nil, errors.Join(fmt.Errorf("kernel %s: package %q", k.Name, k.Package), err)
 		}
 	}
-	for _, f := range m.Files {
+	for i := range m.Files {
+		f := &m.Files[i]
 		n := 0
 		for _, set := range []bool{f.Go != "", f.Copy != "", len(f.Run) > 0} {
 			if set {
@@ -98,6 +102,13 @@ func parseManifest(text []byte) (*manifest, error) {
 		}
 		if n != 1 || !path.IsAbs(f.Path) {
 			return nil, fmt.Errorf("file %q needs an absolute path and one of go, copy and run", f.Path)
+		}
+		if f.Leave == "" {
+			continue
+		}
+		var err error
+		if f.leave, err = regexp.Compile("^(?:" + f.Leave + ")$"); err != nil || f.Copy == "" {
+			return nil, errors.Join(fmt.Errorf("file %s: leave %q, which takes copy", f.Path, f.Leave), err)
 		}
 	}
 	names := make(map[string]bool)

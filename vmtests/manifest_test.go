@@ -24,6 +24,8 @@ func TestParseManifest(t *testing.T) {
 		{"name with a slash", `"name":"b"`, `"name":"../b"`, "unusable"},
 		{"bad pattern", `"linux-.*"`, `"linux-("`, "missing closing"},
 		{"two sources", `"go":"./cmd/x"`, `"go":"./cmd/x","copy":"y"`, "one of go, copy and run"},
+		{"leave without copy", `"go":"./cmd/x"`, `"go":"./cmd/x","leave":"y"`, "takes copy"},
+		{"bad leave", `"go":"./cmd/x"`, `"copy":"x","leave":"("`, "missing closing"},
 		{"relative path", `"/bin/x"`, `"bin/x"`, "absolute path"},
 		{"text behind", `"min_pass":{"6.12":2}}]}`, `"min_pass":{"6.12":2}}]}{}`, "text after the end"},
 	} {

@@ -11,7 +11,7 @@ import (
 )
 
 type exportFlags struct {
-	inputFlags
+	profileFlags
 	output, format, title string
 }
 
@@ -36,7 +36,7 @@ go tool pprof shows as -diff_base does.`,
 		Example: `  sbxtrace export cpu.pb.gz -o cpu.html
   sbxtrace export new.pb.gz --base old.pb.gz -o diff.html
   sbxtrace export monday.pb.gz tuesday.pb.gz -o both.pb.gz
-  sbxtrace export cpu.pb.gz --thread 'worker*' --format folded | flamegraph.pl >workers.svg`,
+  sbxtrace export cpu.pb.gz --thread 'io_*' --format folded | flamegraph.pl >workers.svg`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usagef("no file to export")
@@ -45,7 +45,7 @@ go tool pprof shows as -diff_base does.`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error { return export(cmd, &f, args) },
 	}
-	f.inputFlags.add(cmd)
+	f.profileFlags.add(cmd)
 	fs := cmd.Flags()
 	fs.StringVarP(&f.output, "output", "o", "", "write to `file`; - is standard output")
 	fs.StringVar(&f.format, "format", "", "pprof, folded, flamegraph, svg, json or text, whatever OUT's ending")

@@ -10,7 +10,7 @@ import (
 )
 
 type reportFlags struct {
-	inputFlags
+	profileFlags
 	output, color string
 	limit         int
 }
@@ -28,7 +28,7 @@ FILE is a pprof profile, of whichever tool, or folded stacks; - is standard
 input. Several are merged. With --base it prints what changed: shares of each
 profile's own total, + for more than in the base.`,
 		Example: `  sbxtrace report cpu.pb.gz
-  sbxtrace report cpu.pb.gz --thread 'worker*' --limit 50
+  sbxtrace report cpu.pb.gz --thread 'io_*' --limit 50
   sbxtrace report new.pb.gz --base old.pb.gz
   sbxtrace report heap.pb.gz --sample-type inuse_space`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -39,7 +39,7 @@ profile's own total, + for more than in the base.`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error { return report(cmd, &f, args) },
 	}
-	f.inputFlags.add(cmd)
+	f.profileFlags.add(cmd)
 	fs := cmd.Flags()
 	fs.IntVar(&f.limit, "limit", 20, "functions to print")
 	fs.StringVarP(&f.output, "output", "o", "", "write to `file` instead")

@@ -113,7 +113,7 @@ func (f *traceFlags) add(cmd *cobra.Command) {
 
 	fs.BoolVar(&f.summary, "summary", false, "only the summary at the end, not each call")
 	fs.StringArrayVar(&f.hist, "hist", nil, "print a histogram of the durations of functions that match `glob`")
-	fs.StringVar(&f.sort, "sort", "total", "order of the summary: total, self, calls, max, p99 or name")
+	fs.StringVar(&f.sort, "sort", "total", "order of the summary: total, self, calls, min, p50, p95, p99, max or name")
 	fs.StringVar(&f.format, "format", "text", "text or json (one object per line)")
 	fs.BoolVar(&f.entries, "entries", false, "with --format json: an object for each entry too")
 	fs.StringVarP(&f.output, "output", "o", "", "write to `file` instead")

@@ -24,16 +24,12 @@ type Prebuilt struct {
 }
 
 // prebuiltVariants returns what a machine without compilers should have of the
-// target: the everyday build and the one without optimisation, and statically
-// linked ones where they are possible.
+// target: few enough that a test machine's memory holds all of them.
 func (s target) prebuiltVariants() [][]Option {
-	switch {
-	case s.lang == langGo:
+	if s.lang == langGo {
 		return [][]Option{{}, {Strip()}, {OptLevel("0")}, {PIE()}}
-	case s.dynamic:
-		return [][]Option{{}, {OptLevel("0")}}
 	}
-	return [][]Option{{}, {OptLevel("0")}, {Static()}, {Static(), NoPIE()}}
+	return [][]Option{{}, {OptLevel("0")}}
 }
 
 // Prebuild builds the named targets, or all if none is named, into dir, as
@@ -145,8 +141,7 @@ func isStatic(path string) (bool, error) {
 	return true, nil
 }
 
-// prebuilt finds a target in a directory that Prebuild filled. A variant that
-// is not static is served by its static twin if only that is there.
+// prebuilt finds a target in a directory that Prebuild filled.
 func prebuilt(dir, name string, v variant) (string, error) {
 	text, err := os.ReadFile(filepath.Join(dir, manifestName))
 	if err != nil {
@@ -156,13 +151,9 @@ func prebuilt(dir, name string, v variant) (string, error) {
 	if err := json.Unmarshal(text, &manifest); err != nil {
 		return "", fmt.Errorf("prebuilt targets: %s: %w", manifestName, err)
 	}
-	static := v
-	static.static = true
-	for _, wanted := range []string{v.String(), static.String()} {
-		for _, entry := range manifest {
-			if entry.Name == name && entry.Variant == wanted {
-				return filepath.Join(dir, entry.Path), nil
-			}
+	for _, entry := range manifest {
+		if entry.Name == name && entry.Variant == v.String() {
+			return filepath.Join(dir, entry.Path), nil
 		}
 	}
 	return "", fmt.Errorf("variant %s is not among the prebuilt ones in %s", v, dir)

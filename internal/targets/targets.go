@@ -51,7 +51,6 @@ type library struct {
 	file   string // output, beside the program
 	source string
 	linked bool // linked to the program, found through $ORIGIN; else only dlopened
-	flags  []string
 }
 
 // registry lists every target by name.
@@ -68,7 +67,6 @@ var registry = map[string]target{
 	"signals": {lang: langC},
 	"slow":    {lang: langC},
 	"threads": {lang: langC},
-	"vectors": {lang: langC},
 
 	"dlopen": {lang: langC, dynamic: true, libs: []library{
 		{file: "libplug.so", source: "plug.c"}, {file: "libother.so", source: "other.c"}}},
@@ -80,8 +78,6 @@ var registry = map[string]target{
 
 	"cxx":        {lang: langCPP},
 	"exceptions": {lang: langCPP},
-	"plugin": {lang: langCPP, dynamic: true, flags: []string{"-fno-exceptions"}, libs: []library{
-		{file: "libraise.so", source: "raise.cc", flags: []string{"-fexceptions"}}}},
 
 	"rustcalls":  {lang: langRust},
 	"rustpanics": {lang: langRust},

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/google/pprof/profile"
+	"github.com/spf13/cobra"
+
+	"github.com/sbxtrace/sbxtrace/exporter"
+)
+
+// profileFlags say which profiles are read, and what of them is shown.
+type profileFlags struct {
+	base       string
+	sampleType string
+	byThread   bool
+	scale      float64
+	pids       []string
+	filter     exporter.Filter
+}
+
+func (f *profileFlags) add(cmd *cobra.Command) {
+	fs := cmd.Flags()
+	fs.StringVar(&f.base, "base", "", "compare with the profile in `file`: show what changed since")
+	fs.StringVar(&f.sampleType, "sample-type", "", "`type` of value to show, as the profile names it (cpu, samples, alloc_space …)")
+	fs.BoolVar(&f.byThread, "by-thread", false, "keep threads apart: each is a frame below its stacks")
+	fs.Float64Var(&f.scale, "scale", 1, "multiply all values by `factor`")
+	fs.StringSliceVar(&f.pids, "pid", nil, "only samples of this `process`")
+	fs.StringSliceVar(&f.filter.Threads, "thread", nil, "only samples of threads with this id, or a name that fits the `pattern`")
+	fs.StringSliceVar(&f.filter.Modules, "module", nil, "only stacks through a module that fits the `pattern`")
+	fs.StringSliceVar(&f.filter.Funcs, "func", nil, "only stacks through a function that fits the `pattern`")
+}
+
+// read reads the profiles at the paths as one, and the base to compare with.
+func (f *profileFlags) read(cmd *cobra.Command, paths []string) (*profile.Profile, error) {
+	if f.scale == 0 {
+		return nil, usagef("--scale 0 leaves nothing")
+	}
+	f.filter.PIDs = f.pids
+	var all []*profile.Profile
+	for _, path := range paths {
+		p, err := readProfile(path, cmd.InOrStdin())
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	p, err := exporter.Merge(all...)
+	if err != nil {
+		return nil, fmt.Errorf("merge: %w", err)
+	}
+	if p, err = f.choose(p, "the profile"); err != nil {
+		return nil, err
+	}
+	if f.base == "" {
+		return p, nil
+	}
+	base, err := readProfile(f.base, cmd.InOrStdin())
+	if err != nil {
+		return nil, err
+	}
+	if base, err = f.choose(base, "the base"); err != nil {
+		return nil, err
+	}
+	if p, err = exporter.Diff(p, base); err != nil {
+		return nil, fmt.Errorf("compare with %s: %w", f.base, err)
+	}
+	return p, nil
+}
+
+// choose applies filters and scale.
+func (f *profileFlags) choose(p *profile.Profile, what string) (*profile.Profile, error) {
+	if !f.filter.Empty() {
+		if p = f.filter.Apply(p); len(p.Sample) == 0 {
+			return nil, fmt.Errorf("no sample of %s fits --pid, --thread, --module and --func", what)
+		}
+	}
+	if f.scale != 1 {
+		exporter.Scale(p, f.scale)
+	}
+	return p, nil
+}
+
+// readProfile reads the file at path, or stdin if it is "-".
+func readProfile(path string, stdin io.Reader) (*profile.Profile, error) {
+	if path == "-" {
+		p, err := exporter.Read(stdin)
+		if err != nil {
+			return nil, fmt.Errorf("standard input: %w", err)
+		}
+		return p, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("%s: no such file", path)
+		}
+		return nil, err
+	}
+	defer f.Close()
+	p, err := exporter.Read(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return p, nil
+}
+
+// asUsage makes a type that the profile does not have a mistake of the command
+// line.
+func asUsage(err error) error {
+	if errors.Is(err, exporter.ErrSampleType) || errors.Is(err, exporter.ErrFormat) {
+		return usageError{err}
+	}
+	return err
+}

@@ -1,3 +1,0 @@
-module golabels
-
-go 1.18
