@@ -81,7 +81,7 @@ func newFlame(p *profile.Profile, opt Options) (*flame, error) {
 		f.title += ": what changed from the base"
 		f.facts = []string{
 			"new " + typePhrase(t.total[typ], t.types[typ]), "base " + typePhrase(t.was[typ], t.types[typ]),
-			"shares are of each profile’s own total", "red or orange is more in the new one, blue is less",
+			"shares are of each profile’s own total",
 		}
 	}
 	f.prune(maxFlameNodes)
@@ -98,17 +98,27 @@ func (f *flame) prune(most int) {
 	for i := range before {
 		now[i] = max(now[i], before[i])
 	}
-	least := math.Inf(-1)
-	if len(t.nodes) > most {
-		sorted := slices.Clone(weight[1:])
-		slices.Sort(sorted)
-		least = sorted[len(sorted)-most+1]
+	if len(t.nodes) <= most {
+		f.order, f.Nodes.Depth = t.order(now, func(int32) bool { return true })
+		return
 	}
-	f.order, f.Nodes.Depth = t.order(now, func(at int32) bool { return weight[at] > least })
-	if left := len(t.nodes) - len(f.order); left > 0 {
-		f.notes = append(f.notes, fmt.Sprintf("%s with less than %.2g %% of the whole each are left out; their values count for their callers",
-			term.Plural(uint64(left), "frame"), 100*least))
+	sorted := slices.Clone(weight)
+	slices.Sort(sorted)
+	least := sorted[len(sorted)-most]
+	// Of those that weigh the same, the first: callers stand before callees
+	// and weigh no less, so who is kept has its callers.
+	more, _ := slices.BinarySearch(sorted, math.Nextafter(least, math.Inf(1)))
+	ties := most - (len(sorted) - more)
+	keep := make([]bool, len(t.nodes))
+	for i, w := range weight {
+		keep[i] = w > least || w == least && ties > 0
+		if w == least {
+			ties--
+		}
 	}
+	f.order, f.Nodes.Depth = t.order(now, func(at int32) bool { return keep[at] })
+	f.notes = append(f.notes, fmt.Sprintf("%s with %.2g %% of the whole or less each are left out; their values count for their callers",
+		term.Plural(uint64(len(t.nodes)-len(f.order)), "frame"), 100*least))
 }
 
 // importance is the largest share that a node has of the total of any type.

@@ -222,9 +222,9 @@ func totals(p *profile.Profile) []int64 {
 	return sums
 }
 
-// manyStacks is a profile of n different stacks of that depth, in a tree with
-// some 20 branches where they part.
-func manyStacks(n, depth int) *profile.Profile {
+// manyStacks is a profile of n samples of different stacks of that depth, which
+// part a level at a time as those of real programs do.
+func manyStacks(n, different, depth int) *profile.Profile {
 	b := newBuilder()
 	names := make([]*profile.Location, 400)
 	for i := range names {
@@ -234,9 +234,9 @@ func manyStacks(n, depth int) *profile.Profile {
 	for i := range n {
 		s := &profile.Sample{Value: []int64{1, 10_000_000}, Location: make([]*profile.Location, depth)}
 		for d := range depth {
-			k := i
-			for range depth - 1 - d {
-				k = k*7/20 + d
+			k := i % different
+			for range d {
+				k = k * 7 / 20
 			}
 			s.Location[d] = names[(k*31+d)%len(names)]
 		}

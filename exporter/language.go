@@ -85,7 +85,9 @@ func namespace(f *Frame) string {
 			return name[:i]
 		}
 	case "python", "javascript", "ruby", "php":
-		return path.Base(f.File)
+		if f.File != "" {
+			return path.Base(f.File)
+		}
 	}
 	return ""
 }

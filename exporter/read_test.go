@@ -72,7 +72,7 @@ func TestReadIsBounded(t *testing.T) {
 
 // TestProtoMemory holds the estimate against what reading takes.
 func TestProtoMemory(t *testing.T) {
-	for name, p := range map[string]*profile.Profile{"server": cacheServer(), "many": manyStacks(20_000, 30)} {
+	for name, p := range map[string]*profile.Profile{"server": cacheServer(), "many": manyStacks(20_000, 20_000, 30)} {
 		var plain bytes.Buffer
 		if err := p.WriteUncompressed(&plain); err != nil {
 			t.Fatal(err)

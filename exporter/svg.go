@@ -11,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/pprof/profile"
+
+	"github.com/sbxtrace/sbxtrace/internal/term"
 )
 
 // Measures of the image, in its own pixels.
@@ -140,8 +142,11 @@ func (s *svg) head(w io.Writer) {
 	fmt.Fprintf(w, `<rect class="ground" width="100%%" height="100%%"/>`+"\n")
 	fmt.Fprintf(w, `<text id="title" x="%g" y="24">%s</text>`+"\n", svgPad, html.EscapeString(s.f.title))
 	facts := append([]string(nil), s.f.facts...)
+	if s.before != nil {
+		facts = append(facts, "orange is more in the new one, blue is less")
+	}
 	if s.left > 0 {
-		facts = append(facts, fmt.Sprintf("%d narrow frames left out", s.left))
+		facts = append(facts, term.Plural(uint64(s.left), "narrow frame")+" left out")
 	}
 	fmt.Fprintf(w, `<text id="facts" x="%g" y="43">%s</text>`+"\n", svgPad, html.EscapeString(strings.Join(facts, " · ")))
 	fmt.Fprintf(w, `<text id="found" x="%g" y="24" text-anchor="end"></text>`+"\n", svgWidth-svgPad)

@@ -214,21 +214,58 @@ func (s *Session) Remove(ids ...trace.FuncID) error {
 	}
 	var errs []error
 	for g := range touched {
-		if err := s.shrink(g, out); err != nil {
-			errs = append(errs, err)
+		keep := slices.DeleteFunc(slices.Clone(g.functions), func(f Function) bool { return out[f.ID] })
+		errs = append(errs, s.renew(g, keep))
+	}
+	return errors.Join(errs...)
+}
+
+// Change moves the probes of functions that are attached for pid (0: for every
+// process that maps the file), to where fns say; a function without probes is
+// detached. Those that are not attached, or not any more, are ignored. A call
+// that is running meanwhile may stay without an exit.
+func (s *Session) Change(pid uint32, fns []Function) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	changed := make(map[trace.FuncID]*Function, len(fns))
+	for i := range fns {
+		changed[fns[i].ID] = &fns[i]
+	}
+	var errs []error
+	for _, m := range s.modules {
+		if m.pid != pid {
+			continue
+		}
+		for _, g := range m.groups {
+			if !slices.ContainsFunc(g.functions, func(f Function) bool { return changed[f.ID] != nil }) {
+				continue
+			}
+			next := make([]Function, 0, len(g.functions))
+			for _, f := range g.functions {
+				if c := changed[f.ID]; c == nil {
+					next = append(next, f)
+				} else if len(c.Probes) > 0 {
+					next = append(next, *c)
+				} else {
+					s.disown(f.ID, g)
+				}
+			}
+			errs = append(errs, s.renew(g, next))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// shrink replaces the links of g by ones without the functions in out.
-func (s *Session) shrink(g *group, out map[trace.FuncID]bool) error {
-	keep := make([]Function, 0, len(g.functions))
-	for _, f := range g.functions {
-		if !out[f.ID] {
-			keep = append(keep, f)
-		}
+// disown notes that a function is no longer in a group.
+func (s *Session) disown(id trace.FuncID, g *group) {
+	s.owner[id] = slices.DeleteFunc(s.owner[id], func(o *group) bool { return o == g })
+	if len(s.owner[id]) == 0 {
+		delete(s.owner, id)
 	}
+}
+
+// renew replaces the links of g by ones for the functions in keep.
+func (s *Session) renew(g *group, keep []Function) error {
 	next := *g
 	next.functions = keep
 	next.generation = g.generation%255 + 1
@@ -265,11 +302,7 @@ func (s *Session) RemoveProcess(pid uint32) {
 	s.modules = keep
 	for _, g := range gone {
 		for i := range g.functions {
-			id := g.functions[i].ID
-			s.owner[id] = slices.DeleteFunc(s.owner[id], func(o *group) bool { return o == g })
-			if len(s.owner[id]) == 0 {
-				delete(s.owner, id)
-			}
+			s.disown(g.functions[i].ID, g)
 		}
 		s.groupUse[g.id] = false
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"syscall"
 	"time"
 
@@ -90,6 +91,8 @@ func (s *Session) stopGuard() {
 // session that is closed ends its guard. Then it lets go the processes that the
 // session has stopped at exec, which would otherwise never go on.
 func Guard() error {
+	// It ends with sbxtrace and not before, whoever asks a whole group to end.
+	signal.Ignore(unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGHUP)
 	held, err := ebpf.NewMapFromFD(guardMap)
 	if err != nil {
 		return fmt.Errorf("guard: inherit map: %w", err)

@@ -270,6 +270,12 @@ func (s *Session) AddProcess(pid, goidOffset uint32) error {
 	return nil
 }
 
+// Forget undoes AddProcess.
+func (s *Session) Forget(pid uint32) {
+	_ = s.coll.Maps["processes"].Delete(pid) // the kernel has, if it ended
+	s.shared.forget(pid)
+}
+
 // Hits returns how often the function was entered since it was attached.
 func (s *Session) Hits(id trace.FuncID) uint64 {
 	var n uint64

@@ -79,6 +79,13 @@ func (s *shared) know(pid, goidOffset uint32) {
 	}
 }
 
+// forget undoes know.
+func (s *shared) forget(pid uint32) {
+	for i := range s.known {
+		atomic.CompareAndSwapUint32(&s.known[i].Pid, pid, 0)
+	}
+}
+
 func (s *shared) close() error {
 	if s == nil {
 		return nil

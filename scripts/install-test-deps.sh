@@ -14,7 +14,7 @@ packages=(
 	# targets
 	redis-server redis-tools nginx-light postgresql erlang-base elixir rabbitmq-server python3 nodejs
 	# used by tests
-	xz-utils zstd procps iproute2 util-linux tmux jq
+	xz-utils zstd procps iproute2 util-linux tmux jq chromium
 )
 
 if ! command -v go >/dev/null; then

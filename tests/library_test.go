@@ -77,6 +77,24 @@ func TestDlopen(t *testing.T) {
 	}
 }
 
+// Functions that begin with instructions that the kernel would execute wrongly
+// under a probe compute what they should, wherever the probe has to be.
+func TestVectors(t *testing.T) {
+	for label, flags := range map[string][]string{
+		"calls": nil, "args": {"--level", "args"}, "ret": {"--returns", "ret"}, "count": {"--level", "count"},
+	} {
+		t.Run(label, func(t *testing.T) {
+			t.Parallel()
+			needRoot(t)
+			r, truth := traceAttached(t, targets.Build(t, "vectors"), []string{"--rounds", "50"}, flags)
+			if truth.Values["failures"] != 0 {
+				t.Errorf("%d results of the target are wrong", truth.Values["failures"])
+			}
+			report(t, "summary", differences("calls", truth.Counts, r.rowCounts()))
+		})
+	}
+}
+
 // Functions with odd beginnings, each probed where it is possible.
 func TestPrologues(t *testing.T) {
 	situation{

@@ -3,14 +3,12 @@ package tests
 //lint:file-ignore U1000 helpers that the tests of the package share, each of which uses some
 
 import (
-	"bytes"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -26,31 +24,29 @@ const stuck = 2 * time.Minute
 type session struct {
 	t      testing.TB
 	cmd    *exec.Cmd
-	output string // its JSON lines
-	ready  string // exists when all probes are in
-	stdout *syncBuffer
-	stderr *syncBuffer
+	output string // its JSON lines, where it was told to write them
+	ready  string // exists when all probes are in, if it was told so
+	stdout *stream
+	stderr *stream
 
 	exited chan struct{}
 	err    error // of Wait; valid after exited
 }
 
-// syncBuffer collects what a process prints while others read it.
-type syncBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
+// stream is what a process prints, in a file: a target that outlives sbxtrace
+// may hold it open without anybody waiting for that.
+type stream struct {
+	t    testing.TB
+	path string
 }
 
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
+// String is what has been printed so far.
+func (s *stream) String() string {
+	text, err := os.ReadFile(s.path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(text)
 }
 
 // sbxtrace starts a command of sbxtrace that traces, with JSON to a file and
@@ -64,30 +60,12 @@ func sbxtrace(t testing.TB, command string, args ...string) *session {
 // wrapper.
 func sbxtraceBy(t testing.TB, wrapper []string, command string, args ...string) *session {
 	t.Helper()
-	needRoot(t)
 	dir := t.TempDir()
-	s := &session{
-		t: t, output: filepath.Join(dir, "out.json"), ready: filepath.Join(dir, "ready"),
-		stdout: new(syncBuffer), stderr: new(syncBuffer), exited: make(chan struct{}),
-	}
-	line := append(append([]string(nil), wrapper...), sbxtraceBin, command, "--format", "json",
-		"--max-overhead", "off", "--ready-file", s.ready, "-o", s.output)
-	line = append(line, args...)
-	s.cmd = exec.Command(line[0], line[1:]...)
-	s.cmd.Stdout, s.cmd.Stderr = s.stdout, s.stderr
-	// A target may hold the pipes of a `run` that was killed.
-	s.cmd.WaitDelay = 10 * time.Second
-	if err := s.cmd.Start(); err != nil {
-		t.Fatalf("start sbxtrace: %v", err)
-	}
-	go func() {
-		s.err = s.cmd.Wait()
-		close(s.exited)
-	}()
-	t.Cleanup(func() {
-		s.cmd.Process.Kill()
-		<-s.exited
-	})
+	output, ready := filepath.Join(dir, "out.json"), filepath.Join(dir, "ready")
+	i := typed(append([]string{command, "--format", "json", "--max-overhead", "off", "--ready-file", ready, "-o", output}, args...)...)
+	i.wrapper = wrapper
+	s := i.start(t)
+	s.output, s.ready = output, ready
 	return s
 }
 
@@ -128,6 +106,12 @@ func (s *session) waitFor(what string, holds func() bool) {
 			s.t.Fatalf("waited %v for %s\n%s", stuck, what, s.stderr)
 		}
 	}
+}
+
+// waitNote returns when sbxtrace has printed a message that contains text.
+func (s *session) waitNote(text string) {
+	s.t.Helper()
+	s.waitFor("a message with "+strconv.Quote(text), func() bool { return strings.Contains(s.stderr.String(), text) })
 }
 
 // wait waits until sbxtrace ends, which it does when its last target has, and

@@ -89,6 +89,8 @@ func (p *Pairer) Event(e *Event) {
 		p.closeLane(laneKey{pid: e.PID, goid: e.GoID, goStack: true}, e.Time, EndGo)
 	case KindLost:
 		p.gap()
+	case KindDetached:
+		p.detach(e.Func, e.Time)
 	}
 	p.sink.Event(e)
 }
@@ -105,9 +107,9 @@ func (p *Pairer) Finish(now uint64) {
 	p.last = nil
 }
 
-// Detach closes the open calls of a function whose probes were removed at now
+// detach closes the open calls of a function whose probes were removed at now
 // (ns): their exits will not come. Calls nested in them stay open.
-func (p *Pairer) Detach(fn FuncID, now uint64) {
+func (p *Pairer) detach(fn FuncID, now uint64) {
 	for _, l := range p.sorted(func(l *Lane) bool { return l.holds(fn) }) {
 		for i := len(l.Open) - 1; i >= 0; i-- {
 			if l.Open[i].Func == fn {

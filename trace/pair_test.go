@@ -284,7 +284,7 @@ func TestPairerDetach(t *testing.T) {
 	var g log
 	p := NewPairer(&g, nil)
 	feed(t, p, "1>a@90 1>b@80 1>c@70")
-	p.Detach(1, 9)
+	p.Event(&Event{Kind: KindDetached, Time: 9, Func: 1})
 	feed(t, p, "")
 	p.Event(&Event{Kind: KindExit, Time: 10, PID: 1, TID: 1, SP: 70, Func: 2})
 	p.Event(&Event{Kind: KindExit, Time: 11, PID: 1, TID: 1, SP: 90, Func: 0})

@@ -31,6 +31,7 @@ type Launched struct {
 	cmd     *exec.Cmd
 	release chan struct{} // closed to let the command go
 	done    chan error    // the result of letting it go
+	ended   chan struct{} // closed when it has ended, before Wait collects its status
 }
 
 // Kinds of failure of Launch.
@@ -62,7 +63,7 @@ func Launch(o LaunchOptions) (*Launched, error) {
 		cmd.SysProcAttr.Credential = cred
 		cmd.Env = append(os.Environ(), home...)
 	}
-	l := &Launched{cmd: cmd, release: make(chan struct{}), done: make(chan error, 1)}
+	l := &Launched{cmd: cmd, release: make(chan struct{}), done: make(chan error, 1), ended: make(chan struct{})}
 	started := make(chan error)
 	go l.hold(started)
 	if err := <-started; err != nil {
@@ -218,8 +219,17 @@ func (l *Launched) PID() int { return l.cmd.Process.Pid }
 // Release lets the command run.
 func (l *Launched) Release() error {
 	close(l.release)
-	return <-l.done
+	err := <-l.done
+	go func() {
+		_ = retry(func() error { return unix.Waitid(unix.P_PID, l.PID(), nil, unix.WEXITED|unix.WNOWAIT, nil) })
+		close(l.ended)
+	}()
+	return err
 }
+
+// Ended is closed when the command has ended after Release; processes that it
+// started may live on. Its status is still to be had by Wait.
+func (l *Launched) Ended() <-chan struct{} { return l.ended }
 
 // Wait waits for the command's end and returns its exit status, 128 plus the
 // signal's number when a signal ended it.

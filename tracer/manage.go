@@ -82,8 +82,7 @@ func (t *Tracer) processEvent(e *trace.Event) bool {
 	case trace.KindExec:
 		err = t.executed(e.PID)
 	case trace.KindProcessExit:
-		delete(t.processes, e.PID)
-		t.loader.RemoveProcess(e.PID)
+		t.leave(e.PID)
 	}
 	if err != nil && !errors.Is(err, symbolizer.ErrNoProcess) {
 		t.note("pid %d: %v", e.PID, err)
@@ -99,6 +98,9 @@ func (t *Tracer) govern(elapsed time.Duration, last cpuTimes) {
 		return
 	}
 	for _, w := range t.unwatched {
+		if t.gone[w.id] {
+			continue
+		}
 		t.governor.watch(w.id, float64(t.cost.EstimateCall(&w.plan)))
 	}
 	t.unwatched = nil

@@ -53,32 +53,12 @@ func exeID(pid int) fileID {
 	return fileID{st.Dev, st.Ino}
 }
 
-// goidOffset is the offset of goid in runtime.g for a release of Go, in bytes:
-// runtime/runtime2.go of the releases. syscallbp came with Go 1.23, gobuf.ret
-// went with Go 1.25.
+// goidOffset is the offset of goid in runtime.g for a release of Go, in bytes.
 func goidOffset(release string) uint32 {
-	switch v := goMinor(release); {
-	case v == 23 || v == 24:
-		return 160
-	default:
-		return 152
+	if layout, ok := symbolizer.GoRuntimeOf(release); ok {
+		return layout.GoID
 	}
-}
-
-// goMinor is 26 for "go1.26.8", 0 for what is no release.
-func goMinor(release string) int {
-	const prefix = "go1."
-	if len(release) < len(prefix) || release[:len(prefix)] != prefix {
-		return 0
-	}
-	n := 0
-	for _, c := range release[len(prefix):] {
-		if c < '0' || c > '9' {
-			break
-		}
-		n = n*10 + int(c-'0')
-	}
-	return n
+	return 152 // up to Go 1.17
 }
 
 // costModel is what probes cost on this kind of machine: single-stepping an

@@ -10,7 +10,7 @@ import (
 )
 
 // planStatic adds the static probes of a module that are asked for.
-func (t *Tracer) planStatic(p *process, mod *module, m mapped) error {
+func (t *Tracer) planStatic(p *process, mod *module, m mapped, plan *modulePlan) error {
 	probes, err := uprobes.StaticProbes(mod.bin.File(), nil)
 	if err != nil {
 		return err
@@ -28,14 +28,13 @@ func (t *Tracer) planStatic(p *process, mod *module, m mapped) error {
 		if m.id != p.main {
 			f.Module = mod.name
 		}
-		mod.functions = append(mod.functions, loader.Function{
-			ID: t.funcs.add(f),
+		plan.functions = append(plan.functions, loader.Function{
+			ID: t.number(mod, []trace.Func{f})[0],
 			Probes: []loader.Probe{{
 				Program: staticProgram(sp), Offset: sp.Offset, RefCtrOffset: sp.SemaphoreOffset,
 			}},
 			USDT: staticArgs(sp),
 		})
-		t.report.Functions++
 	}
 	return nil
 }

@@ -50,7 +50,7 @@ type Report struct {
 	Took      time.Duration
 }
 
-// Tracer is a tracing session. New, then AddPID for each target, Start, Run,
+// Tracer is a tracing session. New, then AddPIDs, Start, Run,
 // Close. Functions and Rows may be used at any time in between.
 type Tracer struct {
 	opt    Options
@@ -85,6 +85,7 @@ type Tracer struct {
 
 	symbols stackSymbols
 	regions regions
+	tap     trace.Tap // may be nil
 }
 
 // watched is a function with what decides the cost of a call.
@@ -99,7 +100,7 @@ type removal struct {
 	at uint64
 }
 
-// New begins to load the programs; AddPID waits for that, and returns the
+// New begins to load the programs; AddPIDs waits for that, and returns the
 // errors of loader.New.
 func New(o Options) (*Tracer, error) {
 	kernel, _, err := loader.RunningKernel()
@@ -160,6 +161,10 @@ func (t *Tracer) note(format string, args ...any) {
 	}
 }
 
+// Tap makes Run hand the raw stream to tap as well: a recorder. It comes before
+// Run.
+func (t *Tracer) Tap(tap trace.Tap) { t.tap = tap }
+
 // Start attaches to the targets. It fails with ErrNoFunctions when there is
 // nothing to attach to.
 func (t *Tracer) Start() (Report, error) {
@@ -188,13 +193,13 @@ func (t *Tracer) Run(ctx context.Context, sink trace.Sink) (orphans uint64, err 
 		t.manage(ctx)
 		cancel()
 	})
-	h := &handler{t: t, pairer: trace.NewPairer(sink, t.regions.find)}
+	h := newHandler(t, sink)
 	t.readLayouts()
-	t.nameThreads(h.pairer)
+	t.nameThreads(h)
 	err = t.loader.Run(ctx, h)
 	cancel()
 	wg.Wait()
-	h.pairer.Finish(h.now)
+	h.finish()
 	return h.pairer.Orphans, err
 }
 
@@ -210,7 +215,7 @@ func (t *Tracer) readLayouts() {
 
 // nameThreads tells the pairer what the threads are called that were there
 // before tracing began.
-func (t *Tracer) nameThreads(p *trace.Pairer) {
+func (t *Tracer) nameThreads(h *handler) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for pid := range t.processes {
@@ -220,7 +225,7 @@ func (t *Tracer) nameThreads(p *trace.Pairer) {
 		}
 		for _, tid := range tids {
 			if comm, err := symbolizer.Comm(tid); err == nil {
-				p.Event(&trace.Event{Kind: trace.KindComm, PID: pid, TID: uint32(tid), Comm: comm})
+				h.observe(&trace.Event{Kind: trace.KindComm, PID: pid, TID: uint32(tid), Comm: comm})
 			}
 		}
 	}
@@ -261,7 +266,26 @@ func (t *Tracer) Close() error {
 type handler struct {
 	t      *Tracer
 	pairer *trace.Pairer
+	tap    trace.Tap // may be nil
 	now    uint64
+}
+
+func newHandler(t *Tracer, sink trace.Sink) *handler {
+	h := &handler{t: t, tap: t.tap}
+	h.pairer = trace.NewPairer(sink, h.region)
+	if h.tap != nil {
+		h.tap.Begin(h.pairer)
+	}
+	return h
+}
+
+// region is the pairer's trace.Regions.
+func (h *handler) region(pid uint32, sp uint64) (trace.Region, bool) {
+	r, ok := h.t.regions.find(pid, sp)
+	if ok && h.tap != nil {
+		h.tap.Region(pid, r)
+	}
+	return r, ok
 }
 
 // Event passes an event on, process events to the manager too.
@@ -270,8 +294,16 @@ func (h *handler) Event(e *trace.Event) {
 	case trace.KindFork, trace.KindExec, trace.KindProcessExit:
 		h.t.work.put(*e)
 	}
-	h.pairer.Event(e)
+	h.observe(e)
 	h.t.regions.event(e)
+}
+
+// observe hands an event to all who get the raw stream.
+func (h *handler) observe(e *trace.Event) {
+	h.pairer.Event(e)
+	if h.tap != nil {
+		h.tap.Event(e)
+	}
 }
 
 // Tick closes the calls of functions that the governor removed, once every
@@ -286,10 +318,20 @@ func (h *handler) Tick(now uint64) {
 	}
 	h.t.mu.Unlock()
 	for _, r := range due {
-		h.pairer.Detach(r.id, r.at)
-		h.pairer.Event(&trace.Event{Kind: trace.KindDetached, Time: r.at, Func: r.id, Count: r.rate})
+		h.observe(&trace.Event{Kind: trace.KindDetached, Time: r.at, Func: r.id, Count: r.rate})
 	}
 	h.pairer.Tick(now)
+	if h.tap != nil {
+		h.tap.Tick(now)
+	}
+}
+
+// finish closes the calls that are open.
+func (h *handler) finish() {
+	h.pairer.Finish(h.now)
+	if h.tap != nil {
+		h.tap.Finish(h.now)
+	}
 }
 
 // mapped is told by the map watcher that a process mapped a file.

@@ -40,7 +40,7 @@ type insnAMD64 struct {
 	op     uint8
 	modrm  uint8
 	sib    uint8
-	rex    uint8 // 0 if absent; for VEX, EVEX and XOP the equivalent bits W, R, X, B
+	rex    uint8 // 0 if absent; for VEX, EVEX and XOP the equivalent bits W, R, X, B; bit 7: R' of EVEX
 	vvvv   uint8 // second source register of VEX, EVEX and XOP
 	flow   uint8
 	prefix uint8 // prefixData16, …
@@ -241,6 +241,7 @@ func (in *insnAMD64) decodeVector(code []byte, i int, lead byte) bool {
 	switch lead {
 	case 0x62:
 		in.enc, in.opMap = encEVEX, p0&7
+		in.rex |= ^p0 << 3 & 0x80
 	case 0x8f:
 		in.enc = encXOP
 	}
@@ -415,6 +416,10 @@ func (in *insnAMD64) reg() uint8 { return in.modrm >> 3 & 7 }
 
 // regNum is the register that ModRM.reg names, 0 to 15.
 func (in *insnAMD64) regNum() uint8 { return in.modrm>>3&7 | in.rex<<1&8 }
+
+// highVector reports whether ModRM.reg names one of the vector registers 16 to 31,
+// which no calling convention gives a meaning.
+func (in *insnAMD64) highVector() bool { return in.rex&0x80 != 0 }
 
 // rmNum is the register that ModRM.rm names when it is not memory.
 func (in *insnAMD64) rmNum() uint8 { return in.modrm&7 | in.rex<<3&8 }

@@ -140,3 +140,36 @@ func comparable64(in *x86asm.Inst) bool {
 	}
 	return true
 }
+
+// Where the kernel takes a vector instruction for another one there must be no
+// probe: each of these had no effect, another effect or killed the process when it
+// was probed on Linux 6.18, but for the last.
+func TestVectorInstructionsTheKernelMistakes(t *testing.T) {
+	for _, test := range []struct {
+		name, code string
+		ok         bool
+	}{
+		{"vpbroadcastb %esi, %zmm16", "62 e2 7d 48 7a c6", false}, // jp
+		{"vpshufd", "c5 f9 70 c0 01", false},                      // jo
+		{"vzeroupper", "c5 f8 77", false},                         // ja
+		{"vmovdqu to memory", "c5 fa 7f 07", false},               // jg
+		{"vpor", "c5 f9 eb c0", false},                            // jmp
+		{"vpsubsb", "c5 f9 e8 c0", false},                         // call
+		{"kmovq", "c4 e1 f8 90 0f", false},                        // nop
+		{"vfnmadd132ss", "c4 e2 79 9d c0", false},                 // popf
+		{"vcmpps", "c5 f8 c2 c0 01", false},                       // ret
+		{"vpminsw", "c5 f9 ea c0", false},                         // far jump, refused
+		{"vxorps", "c5 f8 57 c0", true},
+		{"vmovaps from memory", "c5 f8 28 07", true},
+	} {
+		var in insnAMD64
+		code := unhex(t, test.code)
+		if !decodeAMD64(code, &in) {
+			t.Fatalf("%s does not decode", test.name)
+		}
+		class, ok := classAMD64(code, &in, &Options{EmulatedNops: true, Optimized5ByteNop: true})
+		if ok != test.ok || ok && class != SingleStepped {
+			t.Errorf("%s: %v, %v, want %v", test.name, class, ok, test.ok)
+		}
+	}
+}

@@ -6,7 +6,7 @@ import "strings"
 // 64-bit programs (arch/x86/kernel/uprobes.c, good_insns_64), one bit per
 // opcode, rows of 16. Instructions with a VEX or EVEX prefix are looked up here
 // by their opcode byte, too, whatever their opcode map: that is what the kernel
-// does, and why it refuses vpxor (ef) but takes vpor (eb).
+// does, and why it refuses vpxor (ef).
 var goodInsnsAMD64 = [16]uint16{
 	0x0: 0xbf3f, 0x1: 0x3f3f, 0x2: 0x7f7f, 0x3: 0x7f7f,
 	0x4: 0xffff, 0x5: 0xffff, 0x6: 0x0ff8, 0x7: 0xffff,
@@ -21,7 +21,7 @@ func classAMD64(insn []byte, in *insnAMD64, opt *Options) (InsnClass, bool) {
 		return SingleStepped, false
 	}
 	if in.enc != encLegacy {
-		return SingleStepped, goodInsnsAMD64[in.op>>4]>>(in.op&15)&1 != 0
+		return SingleStepped, goodInsnsAMD64[in.op>>4]>>(in.op&15)&1 != 0 && !mistakenAMD64(in.op)
 	}
 	switch in.opMap {
 	case mapOne:
@@ -46,6 +46,20 @@ func classAMD64(insn []byte, in *insnAMD64, opt *Options) (InsnClass, bool) {
 	return SingleStepped, true
 }
 
+// mistakenAMD64 reports whether the kernel takes a VEX or EVEX instruction with
+// this opcode for the one-byte instruction of the same number, and instead of
+// stepping it emulates a jump, a call or a nop (branch_setup_xol_ops), or fixes
+// up what popf, far calls and returns would have done (arch_uprobe_analyze_insn,
+// arch/x86/kernel/uprobes.c): vpor would have no effect, vfnmadd132ss end in a trap.
+// What it could take for push is saved by its length.
+func mistakenAMD64(op uint8) bool {
+	switch op {
+	case 0x90, 0x9a, 0x9d, 0xc2, 0xc3, 0xca, 0xcb, 0xe8, 0xe9, 0xea, 0xeb, 0xff:
+		return true
+	}
+	return op >= 0x70 && op < 0x80
+}
+
 func classOneByteAMD64(in *insnAMD64) (InsnClass, bool) {
 	op := in.op
 	if goodInsnsAMD64[op>>4]>>(op&15)&1 == 0 {
@@ -59,7 +73,8 @@ func classOneByteAMD64(in *insnAMD64) (InsnClass, bool) {
 	case op >= 0x70 && op < 0x80, op == 0xe8, op == 0xe9, op == 0xeb:
 		return Emulated, in.prefix&prefixData16 == 0
 	case op == 0x90:
-		return Emulated, true
+		// With REX.B it is xchg %r8, which kernels before 6.16 take for nop.
+		return Emulated, in.rex&1 == 0
 	case op == 0x8e && in.reg() == 2: // mov to ss masks exceptions
 		return SingleStepped, false
 	case op == 0xc7 && in.modrm == 0xf8, op == 0xc6 && in.modrm == 0xf8: // xbegin, xabort
@@ -263,19 +278,35 @@ func (in *insnAMD64) twoByteEffect(e *effectOfInsn) {
 	}
 }
 
-// vectorEffect covers VEX and EVEX: moves, and arithmetic that writes one
-// vector register. Those that write general registers are opaque.
+// vectorEffect covers VEX and EVEX: moves, and arithmetic that writes one vector
+// or mask register.
 func (in *insnAMD64) vectorEffect() (e effectOfInsn) {
+	op := in.op
 	switch {
-	case in.opMap == map0F && in.op == 0x77: // vzeroupper
-	case in.opMap == map0F && (in.op == 0x11 || in.op == 0x29 || in.op == 0x2b || in.op == 0x7f || in.op == 0xd6 || in.op == 0xe7):
+	case in.opMap == map0F && op == 0x77: // vzeroupper
+	case in.opMap == map0F && (op == 0x2e || op == 0x2f): // vucomis, vcomis
+	case in.opMap == map0F && (op == 0x11 || op == 0x29 || op == 0x2b || op == 0x7f || op == 0xd6 || op == 0xe7):
 		if in.isMem() {
 			e.store = true
 		} else {
 			e.vector = 1 << in.rmNum()
 		}
-	case in.opMap == map0F && (in.op == 0x10 || in.op == 0x28 || in.op == 0x6e || in.op == 0x6f || in.op == 0x57 || in.op == 0xef):
-		e.vector = 1 << in.regNum()
+	case in.opMap == map0F && op >= 0x71 && op <= 0x73: // shifts by an immediate
+		e.vector = 1 << in.vvvv
+	case in.opMap == map0F && op == 0x7e && in.prefix&prefixRep == 0: // vmovd
+		in.writesRM(&e, false)
+	case in.opMap == map0F && (op == 0x50 || op == 0xd7): // masks of signs
+		e.regs = 1 << in.regNum()
+	case in.opMap == map0F && (op >= 0x64 && op <= 0x66 || op >= 0x74 && op <= 0x76 || op == 0xc2), // compare; EVEX: to a mask register
+		in.opMap == map0F && (op == 0x10 || op == 0x14 || op == 0x15 || op == 0x28 || op == 0x2a || op == 0x51 ||
+			op >= 0x54 && op <= 0x63 || op >= 0x67 && op <= 0x70 || op == 0x7c || op == 0x7d || op == 0xc6 ||
+			op >= 0xd1 && op <= 0xd5 || op >= 0xd8 && op <= 0xe6 || op >= 0xe8 && op <= 0xef ||
+			op >= 0xf1 && op <= 0xf6 || op >= 0xf8 && op <= 0xfe),
+		in.opMap == map0F38 && (op == 0x18 || op == 0x19 || op == 0x1a || op == 0x58 || op == 0x59 || op == 0x5a || // broadcasts
+			op >= 0x78 && op <= 0x7c || op&15 >= 6 && (op>>4 == 9 || op>>4 == 10 || op>>4 == 11)): // fused multiply and add
+		if !in.highVector() {
+			e.vector = 1 << in.regNum()
+		}
 	default:
 		e.opaque = true
 	}

@@ -255,6 +255,29 @@ func TestPlaceAMD64(t *testing.T) {
 			placement{class: Emulated, rets: []int{22}, props: "calls"}},
 		{"locked first instruction is refused: late, arguments gone", c, args, `f0 ff 07 b8 01 00 00 00 c3`,
 			placement{entry: 3, class: SingleStepped, uret: true, warning: "arguments may have changed"}},
+		{"evex with the opcode of jp: the kernel would jump", c, args, `
+			62 e2 7d 28 7a c6       # vpbroadcastb %esi, %ymm16
+			89 f8                   # mov %edi, %eax
+			25 ff 0f 00 00          # and $4095, %eax
+			3d e0 0f 00 00          # cmp $4064, %eax
+			0f 87 00 00 00 00       # ja
+			c3`,
+			placement{entry: 6, class: SingleStepped, uret: true}},
+		{"the same where arguments do not matter", c, Options{}, `
+			62 e2 7d 28 7a c6 89 f8 25 ff 0f 00 00 3d e0 0f 00 00 0f 87 00 00 00 00 c3`,
+			placement{entry: 18, class: Emulated, uret: true}},
+		{"vpor: the kernel would jump", c, Options{}, `c5 f9 eb c1 31 c0 c3`,
+			placement{entry: 4, class: SingleStepped, uret: true}},
+		{"vmovdqu to memory: the kernel would leave it out", c, Options{}, `c5 fe 7f 07 31 c0 c3`,
+			placement{entry: 4, class: SingleStepped, uret: true}},
+		{"vcmpltsd: the kernel would take it for a ret", c, Options{}, `c5 fb c2 c1 01 53 e8 00 01 00 00 5b c3`,
+			placement{entry: 5, class: Emulated, uret: true, props: "calls"}},
+		{"vfnmadd213sd: the kernel would leave the trap flag set", c, Options{}, `c4 e2 f1 9d c2 c3`,
+			placement{entry: 5, class: SingleStepped, uret: true}},
+		{"vxorps is stepped", c, Options{}, `c5 f8 57 c0 c3`,
+			placement{class: SingleStepped, uret: true}},
+		{"xchg with %r8 is no nop", c, Options{}, `41 90 c3`,
+			placement{entry: 2, class: SingleStepped, uret: true}},
 		{"never returns", c, args, `50 e8 00 01 00 00`,
 			placement{class: Emulated, props: "calls noreturn"}},
 		{"endless loop", c, args, `50 e8 00 01 00 00 eb f9`,

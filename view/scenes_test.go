@@ -152,7 +152,7 @@ var scenes = []struct {
 		a.enter(fnMain)
 		a.enter(fnServe)
 		a.enter(fnFib)
-		s.p.Detach(fnFib, s.now+1000)
+		s.p.Event(&trace.Event{Kind: trace.KindDetached, Time: s.now + 1000, Func: fnFib, Count: 100_000})
 		s.wait(3 * sec)
 	}},
 	{"coroutines", func(s *stage) {

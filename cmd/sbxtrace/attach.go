@@ -123,15 +123,8 @@ func attach(cmd *cobra.Command, f *traceFlags, target *targetFlags, args []strin
 	if err != nil {
 		return err
 	}
-	for _, pid := range pids {
-		if err := t.AddPID(pid); err != nil {
-			// One of several that ended meanwhile is no reason to give up.
-			if len(pids) > 1 && (errors.Is(err, symbolizer.ErrNoProcess) || errors.Is(err, tracer.ErrUntraceable)) {
-				n.printf("%v", err)
-				continue
-			}
-			return err
-		}
+	if err := t.AddPIDs(pids...); err != nil {
+		return err
 	}
 	report, err := t.Start()
 	if err != nil {

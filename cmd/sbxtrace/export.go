@@ -11,7 +11,7 @@ import (
 )
 
 type exportFlags struct {
-	profileFlags
+	inputFlags
 	output, format, title string
 }
 
@@ -45,7 +45,7 @@ go tool pprof shows as -diff_base does.`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error { return export(cmd, &f, args) },
 	}
-	f.profileFlags.add(cmd)
+	f.inputFlags.add(cmd)
 	fs := cmd.Flags()
 	fs.StringVarP(&f.output, "output", "o", "", "write to `file`; - is standard output")
 	fs.StringVar(&f.format, "format", "", "pprof, folded, flamegraph, svg, json or text, whatever OUT's ending")

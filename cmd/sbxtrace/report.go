@@ -10,7 +10,7 @@ import (
 )
 
 type reportFlags struct {
-	profileFlags
+	inputFlags
 	output, color string
 	limit         int
 }
@@ -39,7 +39,7 @@ profile's own total, + for more than in the base.`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error { return report(cmd, &f, args) },
 	}
-	f.profileFlags.add(cmd)
+	f.inputFlags.add(cmd)
 	fs := cmd.Flags()
 	fs.IntVar(&f.limit, "limit", 20, "functions to print")
 	fs.StringVarP(&f.output, "output", "o", "", "write to `file` instead")

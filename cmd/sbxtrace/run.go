@@ -98,7 +98,7 @@ func watchLaunched(f *traceFlags, opt tracer.Options, t *tracer.Tracer, target *
 		return 0, abandon(target, err)
 	}
 	pid := uint32(target.PID())
-	if err := t.AddPID(pid); err != nil {
+	if err := t.AddPIDs(pid); err != nil {
 		return 0, abandon(target, err)
 	}
 	report, err := t.Start()
@@ -122,7 +122,7 @@ func watchLaunched(f *traceFlags, opt tracer.Options, t *tracer.Tracer, target *
 		ctx, cancel = context.WithTimeout(ctx, f.duration)
 	}
 	defer cancel()
-	forwardSignals(ctx, target)
+	defer forwardSignals(cancel, target)()
 	if err := target.Release(); err != nil {
 		n.printf("%v", err)
 	}
@@ -152,18 +152,23 @@ func reap(target *tracer.Launched) error {
 	return err
 }
 
-// forwardSignals passes a request to end on to the command, whose end then
-// ends the session. What was typed at a terminal has reached the command too.
-func forwardSignals(ctx context.Context, target *tracer.Launched) {
-	signals := make(chan os.Signal, 4)
+// forwardSignals passes a request to end on to the command, until stop is called.
+// It ends the session when the command has ended upon that, also if processes that
+// it started live on. What was typed at a terminal has reached the command too.
+func forwardSignals(end context.CancelFunc, target *tracer.Launched) (stop func()) {
+	signals, done := make(chan os.Signal, 4), make(chan struct{})
 	signal.Notify(signals, os.Interrupt, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP)
-	context.AfterFunc(ctx, func() { signal.Stop(signals) })
 	go func() {
+		var ended <-chan struct{} // nil until somebody wants it to end
 		for {
 			select {
-			case <-ctx.Done():
+			case <-done:
 				return
+			case <-ended:
+				ended = nil
+				end()
 			case s := <-signals:
+				ended = target.Ended()
 				if (s == os.Interrupt || s == syscall.SIGQUIT) && inForeground() {
 					continue
 				}
@@ -171,6 +176,10 @@ func forwardSignals(ctx context.Context, target *tracer.Launched) {
 			}
 		}
 	}()
+	return func() {
+		signal.Stop(signals)
+		close(done)
+	}
 }
 
 // inForeground reports whether keys typed at the terminal raise signals in

@@ -128,8 +128,8 @@ function format(v) {
   if (timeUnits[unit]) {
     const ns = v * timeUnits[unit];
     if (ns < 1000) return sign + Math.round(ns) + ' ns';
-    for (const [size, u] of [[1e3, 'µs'], [1e6, 'ms'], [1e9, 's'], [6e10, 'm'], [3.6e12, 'h']]) {
-      if (ns / size < 999.5 || u === 'h') return sign + three(ns / size) + ' ' + u;
+    for (const [size, u, most] of [[1e3, 'µs', 999.5], [1e6, 'ms', 999.5], [1e9, 's', 999.5], [6e10, 'm', 100], [3.6e12, 'h', 100], [8.64e13, 'd', Infinity]]) {
+      if (ns / size < most) return sign + three(ns / size) + ' ' + u;
     }
   }
   if (unit === 'bytes') {

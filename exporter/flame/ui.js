@@ -242,7 +242,8 @@ function recall() {
     state.safe = kept.safe === true;
   } catch { /* nothing kept */ }
   const p = new URLSearchParams(location.hash.slice(1));
-  state.zoom = Math.max(0, Math.min(N - 1, parseInt(p.get('zoom'), 10) || 0));
+  const node = parseInt(p.get('zoom'), 10);
+  state.zoom = node > 0 && node < N ? node : 0;
   state.search = p.get('search') || '';
   state.view = oneOf(p.get('view'), 'icicle', 'flame');
   state.sort = oneOf(p.get('sort'), 'weight', 'name');

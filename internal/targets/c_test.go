@@ -252,6 +252,24 @@ func TestPrologues(t *testing.T) {
 	}
 }
 
+func TestVectors(t *testing.T) {
+	const r = 20
+	for label, options := range nativeVariants {
+		t.Run(label, func(t *testing.T) {
+			truth := Run(t, Build(t, "vectors", options...), "--rounds", fmt.Sprint(r))
+			// How many functions there are to call is the processor's matter.
+			if n := truth.Values["kinds"] + 1; truth.Values["failures"] != 0 || int64(len(truth.Counts)) != n || n < 10 && n != 1 {
+				t.Errorf("%d failures, counts %v, values %v", truth.Values["failures"], truth.Counts, truth.Values)
+			}
+			for name, calls := range truth.Counts {
+				if calls != r {
+					t.Errorf("%s: %d calls", name, calls)
+				}
+			}
+		})
+	}
+}
+
 // TestProloguesBytes checks that compilers made the beginnings that the program
 // is for.
 func TestProloguesBytes(t *testing.T) {

@@ -111,7 +111,7 @@ func compileNative(root, src, name string, s target, v variant, tool compiler, o
 	for _, lib := range s.libs {
 		ofLibrary[lib.source] = true
 		args := append([]string{"-shared", "-fPIC", "-Wl,-soname," + lib.file, "-o", filepath.Join(out, lib.file)}, common...)
-		if err := runTool(tool.path, src, nil, append(args, lib.source)...); err != nil {
+		if err := runTool(tool.path, src, nil, append(append(args, lib.flags...), lib.source)...); err != nil {
 			return err
 		}
 		if lib.linked {

@@ -104,3 +104,11 @@ func TestExceptions(t *testing.T) {
 		},
 	}, "--rounds", "5", "--threads", "3")
 }
+
+func TestPlugin(t *testing.T) {
+	const r = 20
+	n := counts{"host_start": r, "host_round": 1, "host_callback": r, "plug_catch": r, "plug_throw": r, "plug_after": r}
+	returns := maps.Clone(n)
+	returns["host_callback"], returns["plug_throw"] = r/2, r/2 // the others are left by an exception
+	checkTruth(t, "plugin", cppVariants, Truth{Counts: n, Returns: returns}, "--rounds", "20")
+}

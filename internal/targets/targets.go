@@ -51,6 +51,7 @@ type library struct {
 	file   string // output, beside the program
 	source string
 	linked bool // linked to the program, found through $ORIGIN; else only dlopened
+	flags  []string
 }
 
 // registry lists every target by name.
@@ -67,6 +68,7 @@ var registry = map[string]target{
 	"signals": {lang: langC},
 	"slow":    {lang: langC},
 	"threads": {lang: langC},
+	"vectors": {lang: langC},
 
 	"dlopen": {lang: langC, dynamic: true, libs: []library{
 		{file: "libplug.so", source: "plug.c"}, {file: "libother.so", source: "other.c"}}},
@@ -78,6 +80,8 @@ var registry = map[string]target{
 
 	"cxx":        {lang: langCPP},
 	"exceptions": {lang: langCPP},
+	"plugin": {lang: langCPP, dynamic: true, flags: []string{"-fno-exceptions"}, libs: []library{
+		{file: "libraise.so", source: "raise.cc", flags: []string{"-fexceptions"}}}},
 
 	"rustcalls":  {lang: langRust},
 	"rustpanics": {lang: langRust},

@@ -12,8 +12,8 @@ import (
 	"github.com/sbxtrace/sbxtrace/exporter"
 )
 
-// profileFlags say which profiles are read, and what of them is shown.
-type profileFlags struct {
+// inputFlags say which profiles are read, and what of them is shown.
+type inputFlags struct {
 	base       string
 	sampleType string
 	byThread   bool
@@ -22,7 +22,7 @@ type profileFlags struct {
 	filter     exporter.Filter
 }
 
-func (f *profileFlags) add(cmd *cobra.Command) {
+func (f *inputFlags) add(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.StringVar(&f.base, "base", "", "compare with the profile in `file`: show what changed since")
 	fs.StringVar(&f.sampleType, "sample-type", "", "`type` of value to show, as the profile names it (cpu, samples, alloc_space …)")
@@ -35,7 +35,7 @@ func (f *profileFlags) add(cmd *cobra.Command) {
 }
 
 // read reads the profiles at the paths as one, and the base to compare with.
-func (f *profileFlags) read(cmd *cobra.Command, paths []string) (*profile.Profile, error) {
+func (f *inputFlags) read(cmd *cobra.Command, paths []string) (*profile.Profile, error) {
 	if f.scale == 0 {
 		return nil, usagef("--scale 0 leaves nothing")
 	}
@@ -72,7 +72,7 @@ func (f *profileFlags) read(cmd *cobra.Command, paths []string) (*profile.Profil
 }
 
 // choose applies filters and scale.
-func (f *profileFlags) choose(p *profile.Profile, what string) (*profile.Profile, error) {
+func (f *inputFlags) choose(p *profile.Profile, what string) (*profile.Profile, error) {
 	if !f.filter.Empty() {
 		if p = f.filter.Apply(p); len(p.Sample) == 0 {
 			return nil, fmt.Errorf("no sample of %s fits --pid, --thread, --module and --func", what)
