@@ -18,6 +18,7 @@ type CIE struct {
 	SignalFrame  bool   // the frame of a signal handler's trampoline
 	Instructions []byte // initial instructions; aliases the section
 
+	order      binary.ByteOrder
 	pointerEnc byte // encoding of the FDE's addresses
 	lsdaEnc    byte // encoding of the LSDA pointer
 	sized      bool // augmentation data has a length ('z')
@@ -73,28 +74,50 @@ const maxFDEs = 4 << 20
 // the section is malformed it returns the entries before the fault and an error
 // wrapping ErrMalformed. The result aliases data.
 func ParseEHFrame(data []byte, layout EHFrameLayout) ([]FDE, error) {
-	if layout.PointerSize != 4 && layout.PointerSize != 8 || layout.Order == nil {
-		return nil, fmt.Errorf("eh_frame: pointers of %d bytes: %w", layout.PointerSize, ErrMalformed)
+	p := &ehParser{data: data, layout: layout}
+	if err := p.parse(); err != nil {
+		return p.fdes, fmt.Errorf("eh_frame %w", err)
 	}
-	p := &ehParser{data: data, layout: layout, cies: make(map[int]*CIE)}
+	return p.fdes, nil
+}
+
+// ParseDebugFrame is ParseEHFrame for a .debug_frame section, which debuggers
+// read and programs do not: DWARF 5, section 6.4.1. Of the layout only the byte
+// order and the size of pointers matter.
+func ParseDebugFrame(data []byte, layout EHFrameLayout) ([]FDE, error) {
+	p := &ehParser{data: data, layout: layout, debug: true}
+	if err := p.parse(); err != nil {
+		return p.fdes, fmt.Errorf("debug_frame %w", err)
+	}
+	return p.fdes, nil
+}
+
+// parse decodes all entries.
+func (p *ehParser) parse() error {
+	data := p.data
+	if size := p.layout.PointerSize; size != 4 && size != 8 || p.layout.Order == nil {
+		return fmt.Errorf("pointers of %d bytes: %w", size, ErrMalformed)
+	}
+	p.cies = make(map[int]*CIE)
 	// A function's FDE takes 24 bytes at least.
 	p.fdes = make([]FDE, 0, min(len(data)/40+1, maxFDEs))
 	for at := 0; at < len(data); {
 		next, err := p.entry(at)
 		if err != nil {
-			return p.fdes, fmt.Errorf("eh_frame entry at %#x: %w", at, err)
+			return fmt.Errorf("entry at %#x: %w", at, err)
 		}
 		if next == 0 {
 			break
 		}
 		at = next
 	}
-	return p.fdes, nil
+	return nil
 }
 
 type ehParser struct {
 	data   []byte
 	layout EHFrameLayout
+	debug  bool         // .debug_frame
 	cies   map[int]*CIE // by offset of the entry
 	fdes   []FDE
 }
@@ -119,7 +142,8 @@ func (p *ehParser) header(at int) (ehEntry, error) {
 	if length == 0 {
 		return ehEntry{}, nil
 	}
-	if length == 0xffffffff {
+	wide := length == 0xffffffff
+	if wide {
 		if len(rest) < 12 {
 			return ehEntry{}, fmt.Errorf("%w: truncated length", ErrMalformed)
 		}
@@ -129,6 +153,9 @@ func (p *ehParser) header(at int) (ehEntry, error) {
 		return ehEntry{}, fmt.Errorf("%w: length %d", ErrMalformed, length)
 	}
 	idAt := at + field
+	if p.debug {
+		return p.debugHeader(idAt, idAt+int(length), wide)
+	}
 	e := ehEntry{body: idAt + 4, end: idAt + int(length)}
 	id := order.Uint32(p.data[idAt:])
 	if id == 0 {
@@ -140,6 +167,29 @@ func (p *ehParser) header(at int) (ehEntry, error) {
 		return ehEntry{}, fmt.Errorf("%w: CIE before the section", ErrMalformed)
 	}
 	e.id = idAt - int(id)
+	return e, nil
+}
+
+// debugHeader decodes the id of an entry of .debug_frame, the offset of a CIE or
+// all ones. It is as wide as the length before it.
+func (p *ehParser) debugHeader(idAt, end int, wide bool) (ehEntry, error) {
+	e := ehEntry{body: idAt + 4, end: end}
+	id, none := uint64(p.layout.Order.Uint32(p.data[idAt:])), uint64(0xffffffff)
+	if wide {
+		if end-idAt < 8 {
+			return ehEntry{}, fmt.Errorf("%w: truncated id", ErrMalformed)
+		}
+		e.body = idAt + 8
+		id, none = p.layout.Order.Uint64(p.data[idAt:]), ^uint64(0)
+	}
+	if id == none {
+		e.cie = true
+		return e, nil
+	}
+	if id >= uint64(len(p.data)) {
+		return ehEntry{}, fmt.Errorf("%w: CIE beyond the section", ErrMalformed)
+	}
+	e.id = int(id)
 	return e, nil
 }
 
@@ -198,10 +248,15 @@ func (p *ehParser) cie(at int) (*CIE, error) {
 	}
 	c := p.cursor(e.body, e.end)
 	version := c.u8()
-	if c.err == nil && version != 1 && version != 3 {
+	if c.err == nil && version != 1 && version != 3 && (version != 4 || !p.debug) {
 		return nil, fmt.Errorf("%w: CIE version %d", ErrMalformed, version)
 	}
-	cie := &CIE{Augmentation: c.str(), lsdaEnc: peOmit}
+	cie := &CIE{Augmentation: c.str(), lsdaEnc: peOmit, order: p.layout.Order}
+	if version == 4 {
+		if size, segment := c.u8(), c.u8(); c.err == nil && (int(size) != p.layout.PointerSize || segment != 0) {
+			return nil, fmt.Errorf("%w: addresses of %d+%d bytes", ErrMalformed, segment, size)
+		}
+	}
 	if cie.Augmentation == "eh" {
 		c.take(uint64(p.layout.PointerSize)) // gcc 2's exception table
 	}

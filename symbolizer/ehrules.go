@@ -1,13 +1,15 @@
 package symbolizer
 
-// Call frame instructions (DW_CFA_*) as far as they matter at a function's
-// first byte. The upper two bits hold the first three.
+// Call frame instructions (DW_CFA_*). The upper two bits hold the first three.
 const (
 	cfaAdvanceLoc = 0x40
 	cfaOffset     = 0x80
 	cfaRestore    = 0xc0
 
 	cfaNop              = 0x00
+	cfaAdvanceLoc1      = 0x02
+	cfaAdvanceLoc2      = 0x03
+	cfaAdvanceLoc4      = 0x04
 	cfaOffsetExtended   = 0x05
 	cfaRestoreExtended  = 0x06
 	cfaUndefined        = 0x07
@@ -28,6 +30,8 @@ const (
 	cfaValExpression    = 0x16
 	cfaNegateRAState    = 0x2d
 	cfaGNUArgsSize      = 0x2e
+
+	cfaGNUNegativeOffset = 0x2f
 )
 
 // startsInside reports whether the code starts with a frame already built: its

@@ -46,11 +46,13 @@ type goFunc struct {
 	entry     uint64
 	end       uint64 // entry of the next function
 	nameOff   uint32
+	pcsp      uint32
 	pcfile    uint32
 	pcln      uint32
 	npcdata   uint32
 	cuOffset  uint32
 	startLine uint32 // 0 before Go 1.20
+	flag      uint8 // internal/abi.FuncFlag
 	nfuncdata uint8
 	tail      []byte // pcdata and funcdata offsets, uint32 each
 }
@@ -335,6 +337,7 @@ func (t *goTable) function(i int) (f goFunc, ok bool) {
 	}
 	r := t.funcs[off:]
 	f.nameOff = t.order.Uint32(r[4:])
+	f.pcsp = t.order.Uint32(r[16:])
 	f.pcfile = t.order.Uint32(r[20:])
 	f.pcln = t.order.Uint32(r[24:])
 	f.npcdata = t.order.Uint32(r[28:])
@@ -342,6 +345,7 @@ func (t *goTable) function(i int) (f goFunc, ok bool) {
 	if t.go120 {
 		f.startLine = t.order.Uint32(r[36:])
 	}
+	f.flag = r[size-3]
 	f.nfuncdata = r[size-1]
 	tail := (uint64(f.npcdata) + uint64(f.nfuncdata)) * 4
 	if off+size+tail > uint64(len(t.funcs)) {
