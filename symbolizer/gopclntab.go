@@ -52,7 +52,7 @@ type goFunc struct {
 	npcdata   uint32
 	cuOffset  uint32
 	startLine uint32 // 0 before Go 1.20
-	flag      uint8 // internal/abi.FuncFlag
+	flag      uint8  // internal/abi.FuncFlag
 	nfuncdata uint8
 	tail      []byte // pcdata and funcdata offsets, uint32 each
 }
