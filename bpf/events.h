@@ -22,6 +22,9 @@ enum event_kind {
 	EVENT_USDT,
 	EVENT_LOST,
 	EVENT_PROCESS_EXIT,
+	EVENT_DETACHED, /* not of the programs */
+	EVENT_COMM, /* not of the programs */
+	EVENT_SAMPLE,
 };
 
 enum event_flags {
@@ -29,6 +32,7 @@ enum event_flags {
 	FLAG_TAIL_JUMPS = 1 << 1,
 	FLAG_HOOKED = 1 << 2,
 	FLAG_RETURN = 1 << 3,
+	FLAG_KERNEL = 1 << 4,
 };
 
 enum lost_cause {
@@ -42,10 +46,24 @@ enum lost_cause {
 enum {
 	MAX_ARGS = 6,
 	MAX_STACK = 127,
+	MAX_SAMPLE_USER = 1024,
+	MAX_SAMPLE_KERNEL = 127,
 	MAX_USDT_ARGS = 12,
 	COMM_LEN = 16,
 	PYTHON_FILE_LEN = 192,
 	PYTHON_FUNC_LEN = 96,
+};
+
+/* Why the user stack of a sample ends before its outermost frame: trace.Cut. */
+enum stack_cut {
+	CUT_NONE,
+	CUT_NO_RULE,
+	CUT_UNREADABLE,
+	CUT_TOO_DEEP,
+	CUT_REGISTER,
+	CUT_UNMAPPED,
+	CUT_NOT_LOADED,
+	CUT_LOOP,
 };
 
 struct event_header {
@@ -106,4 +124,18 @@ struct python_event {
 	__u64 line;
 	__u8 file[PYTHON_FILE_LEN];
 	__u8 func[PYTHON_FUNC_LEN];
+};
+
+/* One sample. Stacks are innermost first, of callers the last byte of the call. */
+struct sample_event {
+	struct event_header h;
+	__u64 weight;
+	__u64 goid;
+	__u32 cpu;
+	__u16 user; /* addresses of the user stack, which come first */
+	__u16 kernel; /* addresses of the kernel stack, behind them */
+	__u8 cut; /* enum stack_cut */
+	__u8 pad[7];
+	__u8 comm[COMM_LEN];
+	__u64 stack[MAX_SAMPLE_USER + MAX_SAMPLE_KERNEL];
 };

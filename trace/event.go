@@ -22,6 +22,7 @@ const (
 	KindProcessExit      // the last thread of a process ended
 	KindDetached         // the overhead governor took Func's probes out; Count is its calls per second
 	KindComm             // the thread is called Comm
+	KindSample           // a sample: see Stack, Kernel, Weight, Cut
 )
 
 // Flags qualify an Event. The values are those of enum event_flags in
@@ -34,6 +35,7 @@ const (
 	FlagTailJumps                   // entry: the function may leave by a tail call while its exit is still reported
 	FlagHooked                      // entry, exit: the exit is reported by a return probe (uretprobe), not a RET site
 	FlagReturn                      // exit: Ret is valid
+	FlagKernel                      // sample: the thread was in the kernel
 )
 
 // FuncID numbers a traced function within one session, from 0.
@@ -53,16 +55,71 @@ type Event struct {
 
 	Ret   uint64   // Exit at level args or above: raw return register
 	Args  []uint64 // Entry at level args or above: raw integer argument registers; USDT: arguments
-	Stack []uint64 // Entry at level stacks: return addresses, innermost first
+	Stack []uint64 // Entry at level stacks: return addresses, innermost first. Sample: see there
+
+	// Sample: Stack are the addresses of the user stack, innermost first: the
+	// instruction that runs, then for each caller the last byte of its call, so
+	// that each address lies in the function that it stands for. Kernel are those
+	// of the kernel stack, in front of the user stack: return addresses but for the
+	// first one.
+	Kernel []uint64
+	Weight uint64 // Sample: what it stands for, in the unit of the profile's event
+	Cut    Cut    // Sample: why Stack ends before its outermost frame
 
 	Unread uint32 // USDT: bit i says that Args[i] could not be read
 
 	Child    uint32 // Fork: thread id of the new task
 	ChildPID uint32 // Fork: process id of the new task
-	Comm     string // Fork, Exec, Comm: task name
+	Comm     string // Fork, Exec, Comm, Sample: task name
 	Count    uint64 // Lost: how many
-	CPU      int32  // Lost: on which CPU, -1 unknown
+	CPU      int32  // Lost, Sample: on which CPU, -1 unknown
 	Cause    LostCause
+}
+
+// Cut says why the user stack of a sample ends before its outermost frame. The
+// values are those of enum stack_cut in bpf/events.h and are stored in
+// recordings: append only.
+type Cut uint8
+
+// Causes of cut stacks.
+const (
+	CutNone       Cut = iota // the stack is complete
+	CutNoRule                // code without unwind information that has no frame pointer either
+	CutUnreadable            // memory of the stack could not be read
+	CutTooDeep               // more than MaxSampleDepth frames
+	CutRegister              // a register that the way to the caller needs has been overwritten
+	CutUnmapped              // a return address that is in no code
+	CutNotLoaded             // the process or the file was not known yet
+	CutLoop                  // the stack led back to itself
+
+	Cuts // their number
+)
+
+// MaxSampleDepth is how many frames of a user stack a sample has at most:
+// MAX_SAMPLE_USER of bpf/events.h.
+const MaxSampleDepth = 1024
+
+// String returns the cause as printed and as written to JSON.
+func (c Cut) String() string {
+	switch c {
+	case CutNone:
+		return "complete"
+	case CutNoRule:
+		return "no-unwind-information"
+	case CutUnreadable:
+		return "stack-unreadable"
+	case CutTooDeep:
+		return "too-deep"
+	case CutRegister:
+		return "register-lost"
+	case CutUnmapped:
+		return "no-code"
+	case CutNotLoaded:
+		return "not-loaded"
+	case CutLoop:
+		return "loop"
+	}
+	return "unknown"
 }
 
 // LostCause says why events are missing. Values are stored in recordings.

@@ -20,6 +20,8 @@ typedef __u32 __wsum;
 typedef _Bool bool;
 enum { false = 0, true = 1 };
 
+enum { PF_KTHREAD = 0x00200000 }; /* include/linux/sched.h */
+
 enum {
 	BPF_ANY = 0,
 	BPF_NOEXIST = 1,
@@ -39,9 +41,11 @@ enum {
 enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PROG_ARRAY = 3,
 	BPF_MAP_TYPE_PERCPU_HASH = 5,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_LRU_HASH = 9,
+	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
 	BPF_MAP_TYPE_RINGBUF = 27,
 };
 
@@ -62,6 +66,17 @@ struct pt_regs {
 	struct user_pt_regs user_regs;
 };
 #endif
+
+/* Fixed ABI: the context of a program on a perf event. */
+struct bpf_perf_event_data {
+#if defined(__TARGET_ARCH_x86)
+	struct pt_regs regs;
+#else
+	struct user_pt_regs regs;
+#endif
+	__u64 sample_period;
+	__u64 addr;
+};
 
 /* Fixed ABI of bpf_get_ns_current_pid_tgid. */
 struct bpf_pidns_info {
@@ -127,6 +142,7 @@ struct mm_struct {
 };
 
 struct task_struct {
+	unsigned int flags;
 	struct mm_struct *mm;
 	struct uprobe_task *utask;
 	int pid;

@@ -1,0 +1,214 @@
+package profiler
+
+import (
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/google/pprof/profile"
+
+	"github.com/sbxtrace/sbxtrace/symbolizer"
+	"github.com/sbxtrace/sbxtrace/trace"
+)
+
+// mapping is a part of a module in the profile.
+type mapping struct {
+	*profile.Mapping
+	unnamed bool // something in it has no name
+}
+
+// build makes the profile. Addresses are those of the files, so that the same
+// code is the same location in all processes.
+func (p *Profiler) build() (*profile.Profile, error) {
+	b := &builder{p: p, out: &profile.Profile{
+		SampleType:        []*profile.ValueType{{Type: "samples", Unit: "count"}, {Type: "cpu", Unit: "nanoseconds"}},
+		DefaultSampleType: "cpu",
+		PeriodType:        &profile.ValueType{Type: "cpu", Unit: "nanoseconds"},
+		Period:            p.session.Period().Nanoseconds(),
+		TimeNanos:         p.began.UnixNano(),
+		DurationNanos:     p.stopped.Sub(p.began).Nanoseconds(),
+		Comments:          p.comments(),
+	}, functions: make(map[functionKey]*profile.Function)}
+	b.locations = make([]*profile.Location, len(p.samples.locations))
+	// The program of the first target comes first: pprof takes the first mapping
+	// for the main one.
+	for _, st := range p.samples.order {
+		s := &profile.Sample{
+			Value:    []int64{st.samples, st.weight},
+			Label:    map[string][]string{"comm": {st.comm}, "thread": {st.thread}},
+			NumLabel: map[string][]int64{"pid": {int64(st.pid)}, "tid": {int64(st.tid)}},
+		}
+		if st.isGo {
+			s.NumLabel["goid"] = []int64{int64(st.goid)}
+		}
+		for _, id := range st.locations {
+			s.Location = append(s.Location, b.location(id))
+		}
+		b.out.Sample = append(b.out.Sample, s)
+	}
+	b.numberMappings()
+	if err := b.out.CheckValid(); err != nil {
+		return nil, fmt.Errorf("the profile contradicts itself: %w", err)
+	}
+	return b.out, nil
+}
+
+// comments tell how the profile came about.
+func (p *Profiler) comments() []string {
+	s := p.Stats()
+	c := []string{fmt.Sprintf("sbxtrace: %d samples, one each %v of CPU time; %.1f %% of the user stacks are complete",
+		s.Samples, p.session.Period().Round(time.Nanosecond), 100*s.Complete())}
+	if s.Lost > 0 {
+		c = append(c, fmt.Sprintf("%d samples were lost", s.Lost))
+	}
+	for cut := trace.CutNone + 1; cut < trace.Cuts; cut++ {
+		if n := s.Cut[cut]; n > 0 {
+			c = append(c, fmt.Sprintf("%d stacks are cut: %s", n, cut))
+		}
+	}
+	return c
+}
+
+// builder is the state of build.
+type builder struct {
+	p         *Profiler
+	out       *profile.Profile
+	locations []*profile.Location // by number, nil until used
+	functions map[functionKey]*profile.Function
+}
+
+type functionKey struct{ name, file string }
+
+func (b *builder) location(id uint32) *profile.Location {
+	if l := b.locations[id]; l != nil {
+		return l
+	}
+	at := b.p.samples.locations[id]
+	l := &profile.Location{ID: uint64(len(b.out.Location)) + 1, Address: at.addr}
+	b.locations[id] = l
+	b.out.Location = append(b.out.Location, l)
+	m := b.mapping(at)
+	if m != nil {
+		l.Mapping = m.Mapping
+	}
+	frames := b.p.frames(at)
+	for _, f := range frames {
+		l.Line = append(l.Line, profile.Line{Function: b.function(f.Function, f.File), Line: int64(f.Line)})
+		if m == nil {
+			continue
+		}
+		m.HasFilenames = m.HasFilenames || f.File != ""
+		m.HasLineNumbers = m.HasLineNumbers || f.Line != 0
+		m.HasInlineFrames = m.HasInlineFrames || f.Inlined
+	}
+	if m != nil && !named(at, frames) {
+		m.unnamed = true
+	}
+	return l
+}
+
+// frames are the functions at a location, innermost first. What has no name is
+// called by its place.
+func (p *Profiler) frames(at location) []symbolizer.Frame {
+	var frames []symbolizer.Frame
+	if at.module.bin != nil {
+		frames = at.module.bin.Inlines(at.addr)
+	}
+	for i := range frames {
+		if frames[i].Function == "" {
+			frames[i].Function = place(at)
+		}
+	}
+	if len(frames) == 0 {
+		frames = append(frames, symbolizer.Frame{Function: place(at)})
+	}
+	return frames
+}
+
+// place is what code without a name is called: module+0xoffset.
+func place(at location) string {
+	name := at.module.name
+	off := at.addr
+	if at.module.bin != nil {
+		name = filepath.Base(name)
+		if o, ok := at.module.bin.AddrToOffset(at.addr); ok {
+			off = o
+		}
+	}
+	return fmt.Sprintf("%s+%#x", name, off)
+}
+
+// named reports whether the file's own tables have named a location.
+func named(at location, frames []symbolizer.Frame) bool {
+	if at.module.bin == nil {
+		return false
+	}
+	fn, _ := at.module.bin.Lookup(at.addr)
+	return fn != nil && fn.Source != symbolizer.SourceUnwindTable || len(frames) > 1
+}
+
+func (b *builder) function(name, file string) *profile.Function {
+	key := functionKey{name, file}
+	f := b.functions[key]
+	if f == nil {
+		f = &profile.Function{ID: uint64(len(b.out.Function)) + 1, Name: name, SystemName: name, Filename: file}
+		b.functions[key] = f
+		b.out.Function = append(b.out.Function, f)
+	}
+	return f
+}
+
+// mapping returns the part of a module that a location is in.
+func (b *builder) mapping(at location) *mapping {
+	mod := at.module
+	seg := symbolizer.Segment{End: ^uint64(0)}
+	switch {
+	case mod.name == unknownModule:
+		return nil
+	case mod.bin != nil:
+		var ok bool
+		if seg, ok = mod.bin.Segment(at.addr); !ok {
+			return nil
+		}
+	}
+	m := mod.maps[seg.Start]
+	if m == nil {
+		m = &mapping{Mapping: &profile.Mapping{Start: seg.Start, Limit: seg.End, Offset: seg.Offset, File: mod.name}}
+		if mod.bin != nil {
+			m.BuildID = mod.bin.BuildID
+		}
+		mod.maps[seg.Start] = m
+	}
+	return m
+}
+
+// numberMappings puts the mappings that are used into the profile, in the order
+// in which their modules were found: the first target's program first.
+func (b *builder) numberMappings() {
+	for _, mod := range b.p.order {
+		for _, m := range sortedMappings(mod) {
+			m.ID = uint64(len(b.out.Mapping)) + 1
+			m.HasFunctions = !m.unnamed
+			b.out.Mapping = append(b.out.Mapping, m.Mapping)
+		}
+	}
+}
+
+func sortedMappings(mod *module) []*mapping {
+	var ms []*mapping
+	for _, m := range mod.maps {
+		ms = append(ms, m)
+	}
+	for i := 1; i < len(ms); i++ {
+		for j := i; j > 0 && ms[j].Start < ms[j-1].Start; j-- {
+			ms[j], ms[j-1] = ms[j-1], ms[j]
+		}
+	}
+	return ms
+}
+
+// Place names a location by its number.
+func (p *Profiler) Place(id uint32) string {
+	at := p.samples.locations[id]
+	return p.frames(at)[0].Function + " " + place(at)
+}
