@@ -387,8 +387,8 @@ static __always_inline enum step by_frame_pointer(struct unwinder *u)
 #endif
 	if (!get_reg(u, DW_FP, &fp))
 		return STEP_DONE;
-	if (!fp)
-		return STEP_DONE; /* where threads begin the ABI wants a zero */
+	if (!fp && !u->map.pages)
+		return STEP_DONE; /* generated code: the ABI marks the outermost frame so */
 	if (fp & 7 || fp < u->reg[DW_SP] || fp - u->reg[DW_SP] > 64 << 20 ||
 	    bpf_probe_read_user(u->word, sizeof(u->word), (void *)fp)) {
 		u->e.cut = CUT_NO_RULE;

@@ -53,6 +53,9 @@ type Binary struct {
 	frames    []FDE
 	framesErr error
 
+	targetsOnce sync.Once
+	targets     []uint64 // see callTargets
+
 	debugOnce sync.Once
 	debug     *Binary // separate debug file, nil if none was found
 

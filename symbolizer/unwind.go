@@ -145,7 +145,8 @@ const maxUnwindRows = 16 << 20
 
 // UnwindTable builds the unwind table of the file from .eh_frame, .debug_frame
 // (its own or that of its separate debug file), and for Go from the runtime's
-// function table. A file without any has an empty table. A malformed section
+// function table; on x86-64 from the code itself where there is none of these.
+// A file without any has an empty table. A malformed section
 // yields what comes before the fault, and an error wrapping ErrMalformed.
 // The table is not kept.
 func (b *Binary) UnwindTable() (t *UnwindTable, err error) {
@@ -163,6 +164,7 @@ func (b *Binary) UnwindTable() (t *UnwindTable, err error) {
 	}
 	errs = append(errs, b.addDebugFrames(builder))
 	errs = append(errs, b.addGoRows(builder))
+	b.addScanned(builder)
 	builder.finish()
 	return builder.table, errors.Join(errs...)
 }

@@ -61,10 +61,12 @@ var registry = map[string]target{
 	"crash":   {lang: langC},
 	"demo":    {lang: langC},
 	"exits":   {lang: langC},
+	"frames":  {lang: langC},
 	"forker":  {lang: langC},
 	"hot":     {lang: langC},
 	"longjmp": {lang: langC},
 	"recurse": {lang: langC},
+	"shares":  {lang: langC},
 	"signals": {lang: langC},
 	"slow":    {lang: langC},
 	"threads": {lang: langC},
@@ -79,12 +81,14 @@ var registry = map[string]target{
 	"prologues": {lang: langC, flags: []string{"-fcf-protection=full"}},
 
 	"cxx":        {lang: langCPP},
+	"cxxshares":  {lang: langCPP},
 	"exceptions": {lang: langCPP},
 	"plugin": {lang: langCPP, dynamic: true, flags: []string{"-fno-exceptions"}, libs: []library{
 		{file: "libraise.so", source: "raise.cc", flags: []string{"-fexceptions"}}}},
 
 	"rustcalls":  {lang: langRust},
 	"rustpanics": {lang: langRust},
+	"rustshares": {lang: langRust},
 	"rustsvc":    {lang: langCargo},
 
 	"gocalls":    {lang: langGo},
@@ -92,6 +96,7 @@ var registry = map[string]target{
 	"gohttp":     {lang: langGo},
 	"goinline":   {lang: langGo},
 	"goroutines": {lang: langGo},
+	"goshares":   {lang: langGo},
 	"gosoak":     {lang: langGo},
 
 	// without optimisation gcc makes no tail calls

@@ -1,0 +1,272 @@
+package tests
+
+import (
+	"bytes"
+	"context"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/pprof/profile"
+
+	"github.com/sbxtrace/sbxtrace/internal/targets"
+)
+
+// profileOf runs `sbxtrace profile` with args and reads the profile that it
+// writes. begun is called when sampling has begun.
+func profileOf(t *testing.T, begun func(), args ...string) *profile.Profile {
+	t.Helper()
+	dir := t.TempDir()
+	out, ready := filepath.Join(dir, "profile.pb.gz"), filepath.Join(dir, "ready")
+	cmd := exec.Command(sbxtraceBin, append([]string{"profile", "-o", out, "--ready-file", ready}, args...)...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill()
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	for {
+		if _, err := os.Stat(ready); err == nil {
+			break
+		}
+		select {
+		case err := <-done:
+			t.Fatalf("profile %v: %v\n%s", args, err, &stderr)
+		case <-ctx.Done():
+			t.Fatalf("not ready\n%s", &stderr)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	if begun != nil {
+		begun()
+	}
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Fatalf("profile %v: %v\n%s", args, err, &stderr)
+		}
+	case <-ctx.Done():
+		t.Fatalf("it does not end\n%s", &stderr)
+	}
+	return readProfile(t, out)
+}
+
+func readProfile(t *testing.T, path string) *profile.Profile {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	p, err := profile.Parse(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.CheckValid(); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// names are the functions of a sample's stack, innermost first.
+func names(s *profile.Sample) []string {
+	var names []string
+	for _, l := range s.Location {
+		for _, line := range l.Line {
+			names = append(names, line.Function.Name)
+		}
+	}
+	return names
+}
+
+// userFrames are the functions of a sample's user stack, innermost first.
+func userFrames(s *profile.Sample) []string {
+	var names []string
+	for _, l := range s.Location {
+		if l.Mapping != nil && strings.HasPrefix(l.Mapping.File, "[kernel") {
+			continue
+		}
+		for _, line := range l.Line {
+			names = append(names, line.Function.Name)
+		}
+	}
+	return names
+}
+
+// checkStacks fails unless at least 99 % of the samples have a whole user stack,
+// whose outermost function is one of roots.
+func checkStacks(t *testing.T, p *profile.Profile, roots ...string) {
+	t.Helper()
+	var all, whole int64
+	broken := map[string]int64{}
+	for _, s := range p.Sample {
+		frames := userFrames(s)
+		if len(frames) == 0 {
+			continue
+		}
+		all += s.Value[0]
+		root := frames[len(frames)-1]
+		if slices.Contains(roots, root) && len(s.Label["incomplete"]) == 0 {
+			whole += s.Value[0]
+			continue
+		}
+		if len(frames) > 12 {
+			frames = append(frames[:6:6], append([]string{"…"}, frames[len(frames)-5:]...)...)
+		}
+		broken[strings.Join(s.Label["incomplete"], "")+" "+strings.Join(frames, " < ")] += s.Value[0]
+	}
+	if all == 0 || float64(whole) < 0.99*float64(all) {
+		n := 0
+		for stack, count := range broken {
+			if n++; n < 15 {
+				t.Logf("%d × %s", count, stack)
+			}
+		}
+		t.Errorf("%d of %d samples have a whole stack, from one of %v", whole, all, roots)
+	}
+}
+
+// samples is how many samples there are.
+func samples(p *profile.Profile) (n int64) {
+	for _, s := range p.Sample {
+		n += s.Value[0]
+	}
+	return n
+}
+
+// shareOf is the part of the samples whose stack has the function.
+func shareOf(p *profile.Profile, function string) float64 {
+	var with, all int64
+	for _, s := range p.Sample {
+		all += s.Value[0]
+		if slices.Contains(names(s), function) {
+			with += s.Value[0]
+		}
+	}
+	return float64(with) / float64(all)
+}
+
+// TestProfileShares: the shares of CPU time are those that the programs
+// themselves measure, and every stack reaches from the function that works to
+// the start of its thread, without frame pointers.
+func TestProfileShares(t *testing.T) {
+	needRoot(t)
+	c := map[string]string{"seventy": "seventy", "twenty": "twenty", "ten": "ten"}
+	cxx := map[string]string{"seventy": "work::Heavy::run()", "twenty": "work::Light::run()", "ten": "void work::generic<int>(int)"}
+	golang := map[string]string{"seventy": "main.heavy.run", "twenty": "main.light.run", "ten": "main.generic[go.shape.struct { main.a int; main.b int }]"}
+	rust := map[string]string{"seventy": "<rustshares::Heavy as rustshares::Task>::run", "twenty": "<rustshares::Light as rustshares::Task>::run", "ten": "rustshares::generic"}
+	starts := []string{"_start", "clone3", "__clone3", "clone", "__clone", "thread_start"}
+	goStarts := []string{"runtime.goexit", "runtime.mstart", "runtime.mcall", "runtime.rt0_go", "runtime.gogo"}
+	for name, test := range map[string]struct {
+		target  string
+		options []targets.Option
+		args    []string
+		names   map[string]string
+		roots   []string
+		deep    int // frames of a stack at least
+	}{
+		"c":             {target: "shares", names: c, roots: starts},
+		"c 200 frames":  {target: "shares", args: []string{"--depth", "200"}, names: c, roots: starts, deep: 200},
+		"c 1000 frames": {target: "shares", args: []string{"--depth", "1000", "--threads", "2"}, names: c, roots: starts, deep: 1000},
+		"c clang":       {target: "shares", options: []targets.Option{targets.Clang()}, args: []string{"--depth", "20"}, names: c, roots: starts},
+		"c static":      {target: "shares", options: []targets.Option{targets.Static()}, args: []string{"--threads", "3"}, names: c, roots: starts},
+		"c no pie":      {target: "shares", options: []targets.Option{targets.NoPIE()}, args: []string{"--threads", "1"}, names: c, roots: starts},
+		"c musl":        {target: "shares", options: []targets.Option{targets.Musl(), targets.Static()}, args: []string{"--depth", "20"}, names: c, roots: starts},
+		"c++":           {target: "cxxshares", args: []string{"--depth", "10"}, names: cxx, roots: starts},
+		"rust":          {target: "rustshares", args: []string{"--depth", "30"}, names: rust, roots: starts, deep: 30},
+		"go":            {target: "goshares", args: []string{"--depth", "100"}, names: golang, roots: goStarts, deep: 100},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := targets.Start(t, targets.Build(t, test.target, test.options...), test.args...)
+			p.Ready()
+			prof := profileOf(t, p.Go, "--pid", strconv.Itoa(p.PID()), "--hz", "997", "--duration", "2s")
+			truth := p.Stop()
+			checkStacks(t, prof, test.roots...)
+			sum, worked := 0.0, 0.0
+			for id, function := range test.names {
+				sum += float64(truth.Values[id])
+				worked += shareOf(prof, function)
+			}
+			for id, function := range test.names {
+				want, got := float64(truth.Values[id])/sum, shareOf(prof, function)/worked
+				if tolerance := 0.03 + 3*math.Sqrt(want*(1-want)/float64(samples(prof))); math.Abs(got-want) > tolerance {
+					t.Errorf("%s has %.1f %% of the samples, and %.1f %% of the time", function, 100*got, 100*want)
+				}
+			}
+			deepest := 0
+			for _, s := range prof.Sample {
+				deepest = max(deepest, len(userFrames(s)))
+			}
+			if deepest < test.deep {
+				t.Errorf("the deepest stack has %d frames, want %d", deepest, test.deep)
+			}
+		})
+	}
+}
+
+// TestProfileFrames: whatever the shape of the frames, the stack is whole.
+func TestProfileFrames(t *testing.T) {
+	needRoot(t)
+	for name, options := range map[string][]targets.Option{
+		"gcc": nil, "O0": {targets.OptLevel("0")}, "clang": {targets.Clang()}, "static": {targets.Static()},
+		"musl": {targets.Musl(), targets.Static()}, "no rules of its own": {targets.Flags("-fno-asynchronous-unwind-tables")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := targets.Start(t, targets.Build(t, "frames", options...))
+			p.Ready()
+			prof := profileOf(t, p.Go, "--pid", strconv.Itoa(p.PID()), "--hz", "1999", "--duration", "2s")
+			truth := p.Stop()
+			checkStacks(t, prof, "_start")
+			// Each shape takes about as long as the others: all have been seen.
+			seen := map[string]int64{}
+			for _, s := range prof.Sample {
+				frames := userFrames(s)
+				for i, f := range frames {
+					shape, leaf := strings.CutSuffix(f, "_leaf")
+					if shape == "shape_tail" {
+						shape = "shape_tail_inner" // the rest of the way is gone
+					}
+					if leaf {
+						seen[shape]++
+						if !slices.Contains(frames[i:], shape) || !slices.Contains(frames[i:], "main") {
+							t.Errorf("%s is not below its caller: %v", f, frames)
+						}
+					}
+					if f == "frames_assembly" || f == "frames_bare" {
+						seen[f]++
+						if i > 0 || !strings.HasPrefix(frames[1], "shape_") {
+							t.Errorf("%s without its caller: %v", f, frames)
+						}
+					}
+				}
+			}
+			if len(seen) < len(truth.Counts)-3 && samples(prof) > 1000 {
+				t.Errorf("only these shapes were seen: %v", seen)
+			}
+		})
+	}
+}
+
+// TestProfileAddsUp: samples times their period are the CPU time that the
+// process has used by the kernel's account.
+func TestProfileAddsUp(t *testing.T) {
+	needRoot(t)
+	p := targets.Start(t, targets.Build(t, "shares"), "--threads", "4")
+	p.Ready()
+	prof := profileOf(t, p.Go, "--pid", strconv.Itoa(p.PID()), "--hz", "1999", "--duration", "4s")
+	truth := p.Stop()
+	n := samples(prof)
+	got := float64(n) * float64(prof.Period)
+	used := float64(truth.Values["all"])
+	t.Logf("%d samples × %d ns = %.3f s; the process has used %.3f s", n, prof.Period, got/1e9, used/1e9)
+}
