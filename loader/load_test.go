@@ -2,7 +2,10 @@ package loader
 
 import (
 	"context"
+	"errors"
 	"os"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -50,5 +53,40 @@ func TestLoad(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
+	}
+}
+
+func TestLoadProfile(t *testing.T) {
+	needRoot(t)
+	for name, c := range map[string]ProfileConfig{
+		"default":   {},
+		"all":       {All: true, Rate: 999},
+		"user only": {NoKernel: true, Follow: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, err := NewProfile(c)
+			if err != nil {
+				t.Fatalf("%+v", err)
+			}
+			defer p.Close()
+			if err := p.Start(); err != nil {
+				t.Fatalf("%+v", err)
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+			defer cancel()
+			if err := p.Run(ctx, nop{}); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+func TestProfileRate(t *testing.T) {
+	limit, err := MaxSampleRate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NewProfile(ProfileConfig{Rate: limit + 1}); !errors.Is(err, ErrRate) || !strings.Contains(err.Error(), strconv.Itoa(limit)) {
+		t.Errorf("%d samples a second: %v", limit+1, err)
 	}
 }

@@ -38,7 +38,10 @@ func (p *Profiler) build() (*profile.Profile, error) {
 			Label:    map[string][]string{"comm": {st.comm}, "thread": {st.thread}},
 			NumLabel: map[string][]int64{"pid": {int64(st.pid)}, "tid": {int64(st.tid)}},
 		}
-		if st.isGo {
+		if st.cut != trace.CutNone {
+			s.Label["incomplete"] = []string{st.cut.String()}
+		}
+		if st.isGo && st.goid != 0 {
 			s.NumLabel["goid"] = []int64{int64(st.goid)}
 		}
 		for _, id := range st.locations {
@@ -92,7 +95,8 @@ func (b *builder) location(id uint32) *profile.Location {
 		l.Mapping = m.Mapping
 	}
 	frames := b.p.frames(at)
-	for _, f := range frames {
+	for i := range frames {
+		f := &frames[i]
 		l.Line = append(l.Line, profile.Line{Function: b.function(f.Function, f.File), Line: int64(f.Line)})
 		if m == nil {
 			continue
@@ -107,35 +111,19 @@ func (b *builder) location(id uint32) *profile.Location {
 	return l
 }
 
-// frames are the functions at a location, innermost first. What has no name is
-// called by its place.
+// frames are the functions at a location, innermost first. Code of which nothing
+// is known has none: readers call it by its module and address.
 func (p *Profiler) frames(at location) []symbolizer.Frame {
-	var frames []symbolizer.Frame
-	if at.module.bin != nil {
-		frames = at.module.bin.Inlines(at.addr)
+	if at.module.bin == nil {
+		return nil
 	}
+	frames := at.module.bin.Inlines(at.addr)
 	for i := range frames {
 		if frames[i].Function == "" {
-			frames[i].Function = place(at)
+			return nil
 		}
-	}
-	if len(frames) == 0 {
-		frames = append(frames, symbolizer.Frame{Function: place(at)})
 	}
 	return frames
-}
-
-// place is what code without a name is called: module+0xoffset.
-func place(at location) string {
-	name := at.module.name
-	off := at.addr
-	if at.module.bin != nil {
-		name = filepath.Base(name)
-		if o, ok := at.module.bin.AddrToOffset(at.addr); ok {
-			off = o
-		}
-	}
-	return fmt.Sprintf("%s+%#x", name, off)
 }
 
 // named reports whether the file's own tables have named a location.
@@ -207,8 +195,20 @@ func sortedMappings(mod *module) []*mapping {
 	return ms
 }
 
-// Place names a location by its number.
-func (p *Profiler) Place(id uint32) string {
-	at := p.samples.locations[id]
-	return p.frames(at)[0].Function + " " + place(at)
+// CutPlace names the code in which most stacks end that are cut for a reason.
+func (p *Profiler) CutPlace(cut trace.Cut) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	modules, best := map[*module]uint64{}, (*module)(nil)
+	for id, n := range p.samples.stats.CutAt[cut] {
+		m := p.samples.locations[id].module
+		modules[m] += n
+		if best == nil || modules[m] > modules[best] {
+			best = m
+		}
+	}
+	if best == nil {
+		return unknownModule
+	}
+	return filepath.Base(best.name)
 }

@@ -13,10 +13,12 @@ import (
 // module is code that processes have mapped: a file, the vdso, the kernel, or
 // memory that has no file.
 type module struct {
-	name  string              // path as the first target sees it, or "[vdso]"
-	bin   *symbolizer.Binary  // nil: nothing to read
-	table loader.Table        // in the kernel
-	built bool                // table was
+	name  string             // path as the first target sees it, or "[vdso]"
+	bin   *symbolizer.Binary // nil: nothing to read
+	table loader.Table       // in the kernel
+	built bool               // table was
+	rows  []loader.UnwindRow // of table, until it is loaded
+	rules []loader.UnwindRule
 	maps  map[uint64]*mapping // parts of it that samples are in, by segment
 }
 
@@ -82,11 +84,10 @@ func (p *Profiler) newModule(name string, bin *symbolizer.Binary) *module {
 	return mod
 }
 
-// table returns the unwind table of a module, which is built and loaded when it
-// is first asked for.
-func (p *Profiler) table(m *module) loader.Table {
+// prepare builds the unwind table of a module, once.
+func (p *Profiler) prepare(m *module) {
 	if m.built {
-		return m.table
+		return
 	}
 	m.built = true
 	began := time.Now()
@@ -95,23 +96,35 @@ func (p *Profiler) table(m *module) loader.Table {
 		p.note("%s: %v: its code is unwound as far as that was read", filepath.Base(m.name), err)
 	}
 	if t == nil {
-		return m.table
+		return
 	}
-	rows := make([]loader.UnwindRow, len(t.Rows))
+	m.rows = make([]loader.UnwindRow, len(t.Rows))
 	for i, r := range t.Rows {
-		rows[i] = loader.UnwindRow{Addr: r.Addr, Rule: r.Rule}
+		m.rows[i] = loader.UnwindRow{Addr: r.Addr, Rule: r.Rule}
 	}
-	rules := make([]loader.UnwindRule, len(t.Rules))
+	m.rules = make([]loader.UnwindRule, len(t.Rules))
 	for i, r := range t.Rules {
-		rules[i] = loader.UnwindRule{Kind: uint8(r.Kind), Reg: r.Reg, RAReg: r.RAReg, Flags: r.Flags,
+		m.rules[i] = loader.UnwindRule{Kind: uint8(r.Kind), Reg: r.Reg, RAReg: r.RAReg, Flags: r.Flags,
 			Offset: r.Offset, Second: r.Second, Saved: r.Saved}
-	}
-	if m.table, err = p.session.AddTable(rows, rules); err != nil && !(p.full && errors.Is(err, loader.ErrTableMemory)) {
-		p.full = errors.Is(err, loader.ErrTableMemory)
-		p.note("%s is unwound by frame pointers only: %v", filepath.Base(m.name), err)
 	}
 	p.building.Files++
 	p.building.UnwindBytes += t.EHFrameBytes
 	p.building.Building += time.Since(began)
+}
+
+// table returns the unwind table of a module in the kernel, which is loaded when
+// it is first asked for.
+func (p *Profiler) table(m *module) loader.Table {
+	p.prepare(m)
+	if m.rows == nil {
+		return m.table
+	}
+	var err error
+	m.table, err = p.session.AddTable(m.rows, m.rules)
+	m.rows, m.rules = nil, nil
+	if err != nil && !(p.full && errors.Is(err, loader.ErrTableMemory)) {
+		p.full = errors.Is(err, loader.ErrTableMemory)
+		p.note("%s is unwound by frame pointers only: %v", filepath.Base(m.name), err)
+	}
 	return m.table
 }

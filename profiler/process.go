@@ -110,6 +110,12 @@ func find(regions []region, addr uint64) int {
 // publish builds the tables of what the process has mapped and tells the kernel
 // side of them.
 func (p *Profiler) publish(proc *process) error {
+	for i := range proc.regions {
+		p.prepare(proc.regions[i].module)
+	}
+	if err := p.loaded(); err != nil {
+		return err
+	}
 	mappings := make([]loader.ProcessMapping, len(proc.regions))
 	var layout loader.GoLayout
 	for i := range proc.regions {

@@ -34,11 +34,14 @@ type Options struct {
 // Profile, Close.
 type Profiler struct {
 	opt     Options
-	session *loader.Profile
+	session *loader.Profile // once loaded has returned nil
+	loadErr error
 	maps    *loader.MapWatcher // nil: mapsErr says why
 	mapsErr error
 	began   time.Time // when sampling did
 	stopped time.Time
+
+	loadDone chan struct{}
 
 	work queue       // for the manager
 	late chan uint32 // pids that mapped a file
@@ -64,10 +67,12 @@ type Report struct {
 	Memory      uint64        // of the tables in the kernel
 }
 
-// New loads the programs. See loader.NewProfile for errors.
-func New(o Options) (*Profiler, error) {
+// New begins to load the programs; AddPID and Start wait for that, and return the
+// errors of loader.NewProfile.
+func New(o Options) *Profiler {
 	p := &Profiler{
 		opt: o, began: time.Now(),
+		loadDone:  make(chan struct{}),
 		work:      queue{ready: make(chan struct{}, 1)},
 		late:      make(chan uint32, 4096),
 		processes: make(map[uint32]*process),
@@ -75,15 +80,24 @@ func New(o Options) (*Profiler, error) {
 		anonymous: make(map[string]*module),
 	}
 	p.samples.init()
-	var err error
-	p.session, err = loader.NewProfile(loader.ProfileConfig{
-		Rate: o.Rate, All: o.All, Follow: o.Follow, NoKernel: o.NoKernel, RingBytes: o.RingBytes, MaxBytes: o.MaxBytes,
-	})
-	if err != nil {
-		return nil, err
-	}
+	go p.load()
 	p.maps, p.mapsErr = loader.WatchMaps(p.mapped)
-	return p, nil
+	return p
+}
+
+// load loads the programs; loaded waits for it.
+func (p *Profiler) load() {
+	p.session, p.loadErr = loader.NewProfile(loader.ProfileConfig{
+		Rate: p.opt.Rate, All: p.opt.All, Follow: p.opt.Follow, NoKernel: p.opt.NoKernel,
+		RingBytes: p.opt.RingBytes, MaxBytes: p.opt.MaxBytes,
+	})
+	close(p.loadDone)
+}
+
+// loaded waits until the programs are loaded. See loader.NewProfile for errors.
+func (p *Profiler) loaded() error {
+	<-p.loadDone
+	return p.loadErr
 }
 
 func (p *Profiler) note(format string, args ...any) {
@@ -104,6 +118,9 @@ func (p *Profiler) mapped(pid uint32) {
 func (p *Profiler) Start() (Report, error) {
 	if p.mapsErr != nil {
 		p.note("libraries loaded from now on are not seen: %v", p.mapsErr)
+	}
+	if err := p.loaded(); err != nil {
+		return Report{}, err
 	}
 	if err := p.session.Start(); err != nil {
 		return Report{}, err
@@ -134,6 +151,9 @@ func (p *Profiler) Run(ctx context.Context) error {
 	p.stopped = time.Now()
 	return err
 }
+
+// Period is how much CPU time a sample stands for.
+func (p *Profiler) Period() time.Duration { return p.session.Period() }
 
 // Progress says how far sampling is.
 type Progress struct {
@@ -167,7 +187,9 @@ func (p *Profiler) Close() error {
 	if p.maps != nil {
 		errs = append(errs, p.maps.Close())
 	}
-	errs = append(errs, p.session.Close())
+	if p.loaded() == nil {
+		errs = append(errs, p.session.Close())
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for b := range p.modules {
@@ -225,6 +247,9 @@ func (q *queue) take() []func() {
 
 // manage follows the processes until ctx is done or the last target has ended.
 func (p *Profiler) manage(ctx context.Context) {
+	// The targets may own every CPU, and what they have just executed or mapped is
+	// unwound only once its tables are there.
+	defer loader.Hurry()()
 	for {
 		select {
 		case <-ctx.Done():

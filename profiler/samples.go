@@ -31,6 +31,7 @@ type stack struct {
 	pid, tid  uint32
 	goid      uint64
 	isGo      bool
+	cut       trace.Cut
 	comm      string // of the process
 	thread    string // name of the thread
 	locations []uint32
@@ -89,7 +90,7 @@ func (p *Profiler) sample(e *trace.Event) {
 	key = binary.LittleEndian.AppendUint32(key, e.PID)
 	key = binary.LittleEndian.AppendUint32(key, e.TID)
 	key = binary.LittleEndian.AppendUint64(key, e.GoID)
-	key = append(append(key, e.Comm...), 0)
+	key = append(append(key, e.Comm...), 0, byte(e.Cut))
 	head := len(key)
 	for i, addr := range e.Kernel {
 		if i > 0 {
@@ -118,7 +119,7 @@ func (p *Profiler) sample(e *trace.Event) {
 	}
 	st := s.stacks[string(key)]
 	if st == nil {
-		st = &stack{pid: e.PID, tid: e.TID, goid: e.GoID, isGo: e.Flags&trace.FlagGo != 0, comm: e.Comm, thread: e.Comm}
+		st = &stack{pid: e.PID, tid: e.TID, goid: e.GoID, isGo: e.Flags&trace.FlagGo != 0, cut: e.Cut, comm: e.Comm, thread: e.Comm}
 		if proc != nil && proc.comm != "" {
 			st.comm = proc.comm
 		}

@@ -16,6 +16,14 @@ import (
 // that wraps it says why.
 var ErrUntraceable = errors.New("cannot be traced")
 
+// CheckTarget says why a process cannot be a target, nil if it can: there is no
+// such process, it is a thread, of the kernel, a zombie, of another user, or
+// sbxtrace itself.
+func CheckTarget(pid uint32) error {
+	_, err := targetFiles(pid)
+	return err
+}
+
 // targetFiles are the files that pid has mapped executable, its program first.
 // Where there is no program the error says why: the process has ended, is none,
 // may not be looked at, or is sbxtrace.

@@ -95,6 +95,7 @@ Go programs and shows their calls as they happen.
   sudo sbxtrace attach --pid 4711               the calls of a live process
   sudo sbxtrace attach --pid 4711 'handle*'     only some functions
   sudo sbxtrace run -- ./server --port 8080     from the first call of main
+  sudo sbxtrace profile --pid 4711              where its CPU time goes
   sbxtrace functions ./server                   what can be traced
   sbxtrace report cpu.pb.gz                     where the time of a profile goes
   sbxtrace export cpu.pb.gz -o cpu.html         the same as a flame graph

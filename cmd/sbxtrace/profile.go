@@ -1,146 +1,364 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sbxtrace/sbxtrace/exporter"
+	"github.com/sbxtrace/sbxtrace/internal/term"
+	"github.com/sbxtrace/sbxtrace/loader"
 	"github.com/sbxtrace/sbxtrace/profiler"
 	"github.com/sbxtrace/sbxtrace/symbolizer"
+	"github.com/sbxtrace/sbxtrace/trace"
 	"github.com/sbxtrace/sbxtrace/tracer"
 )
 
-// profileFlags are the flags of profile.
-type profileFlags struct {
+// samplingFlags are the flags of profile.
+type samplingFlags struct {
 	targetFlags
 	all       bool
 	event     string
 	hz        int
 	duration  time.Duration
-	output    string
-	format    string
 	noKernel  bool
 	noFollow  bool
 	user      string
+	output    string
+	format    string
+	color     string
+	limit     int
+	byThread  bool
 	readyFile string
 }
 
 func profileCommand() *cobra.Command {
-	var f profileFlags
+	var f samplingFlags
 	cmd := &cobra.Command{
-		Use:   "profile [flags] [-- command [argument …]]",
-		Short: "Sample the stacks of running processes or of a command",
-		Args:  cobra.ArbitraryArgs,
+		Use:   "profile {--pid PID | --name GLOB | --cgroup PATH | --all | -- command [argument …]}",
+		Short: "Show where CPU time goes: sample the stacks of running programs",
+		Long: `Profile looks 99 times a second at what the targets' threads execute, and shows
+the functions, paths, modules and threads that the time goes to. Stacks are
+unwound in the kernel by the programs' own unwind information: they are whole
+without frame pointers, and nothing is added to the target.
+
+With -o the profile goes to a file, in the format of its ending: .pb.gz (pprof),
+.html and .svg (flame graph), .folded, .json, .txt. Without it a report is printed.
+
+It ends after --duration, with the last target, or with Ctrl-C, which loses
+nothing of what was sampled. A command given after -- is profiled from its first
+instruction to its end, and its exit status is passed on; what sbxtrace itself
+prints goes to stderr then.`,
+		Example: `  sudo sbxtrace profile --pid 4711 --duration 30s
+  sudo sbxtrace profile --name nginx --duration 10s -o cpu.html
+  sudo sbxtrace profile --all --duration 5s -o machine.pb.gz
+  sudo sbxtrace profile --hz 999 -o build.svg -- make -j8`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return profileRun(cmd, &f, args)
+			dash := cmd.ArgsLenAtDash()
+			switch {
+			case dash < 0 && len(args) > 0, dash > 0:
+				return usagef("%q is no flag: a command to profile comes after --", args[0])
+			case dash == 0 && len(args) == 0:
+				return usagef("no command: give it after --")
+			}
+			return sample(cmd, &f, args)
 		},
 	}
 	f.targetFlags.add(cmd)
 	fs := cmd.Flags()
-	fs.BoolVarP(&f.all, "all", "a", false, "every process of this machine")
-	fs.StringVarP(&f.event, "event", "e", "cpu", "what is sampled: cpu")
-	fs.IntVar(&f.hz, "hz", 99, "samples per second and CPU")
-	fs.DurationVarP(&f.duration, "duration", "d", 0, "stop after this `time`")
-	fs.StringVarP(&f.output, "output", "o", "", "write to `file`; - for standard output")
-	fs.StringVar(&f.format, "format", "pprof", "pprof")
-	fs.BoolVar(&f.noKernel, "no-kernel", false, "leave out what happens in the kernel")
+	fs.BoolVar(&f.all, "all", false, "every process of this machine")
+	fs.StringVar(&f.event, "event", "cpu", "what is sampled: cpu")
+	fs.IntVar(&f.hz, "hz", loader.DefaultSampleRate, "samples per second and CPU")
+	fs.DurationVar(&f.duration, "duration", 0, "stop after this `time`; 0: with Ctrl-C or the last target")
+	fs.BoolVar(&f.noKernel, "no-kernel", false, "leave out the kernel's part of the stacks")
 	fs.BoolVar(&f.noFollow, "no-follow", false, "do not profile child processes")
 	fs.StringVar(&f.user, "user", "", "run the command as this `user`; empty: the caller of sudo")
+	fs.StringVarP(&f.output, "output", "o", "", "write to `file`; - is standard output")
+	fs.StringVar(&f.format, "format", "", "pprof, folded, flamegraph, svg, json or text, whatever the file's ending")
+	fs.StringVar(&f.color, "color", "auto", "auto, always or never")
+	fs.IntVar(&f.limit, "limit", 20, "functions in the report")
+	fs.BoolVar(&f.byThread, "by-thread", false, "keep threads apart in reports and flame graphs")
 	fs.StringVar(&f.readyFile, "ready-file", "", "create `file` when sampling has begun")
 	return cmd
 }
 
-func profileRun(cmd *cobra.Command, f *profileFlags, args []string) error {
-	dash := cmd.ArgsLenAtDash()
-	command := args
-	if dash < 0 {
-		command = nil
+// check finds mistakes in the flags before anything is done.
+func (f *samplingFlags) check(command []string) (exporter.Format, error) {
+	picked := !f.empty()
+	switch {
+	case len(command) > 0 && (picked || f.all):
+		return "", usagef("a command and --pid, --name, --cgroup or --all exclude each other")
+	case picked && f.all:
+		return "", usagef("--all and --pid, --name or --cgroup exclude each other")
+	case len(command) == 0 && !picked && !f.all:
+		return "", usagef("no target: give --pid, --name, --cgroup, --all, or a command after --")
+	case f.user != "" && len(command) == 0:
+		return "", usagef("--user is for a command after --")
+	case f.duration < 0:
+		return "", usagef("a time cannot be negative")
+	case f.hz < 1:
+		return "", usagef("--hz %d: at least 1", f.hz)
+	case f.limit < 1:
+		return "", usagef("--limit %d: at least 1", f.limit)
 	}
-	out, err := openOutput(f.output, cmd.OutOrStdout(), "auto")
+	if limit, err := loader.MaxSampleRate(); err == nil && f.hz > limit {
+		return "", usagef("--hz %d: this kernel takes at most %d samples a second (sysctl kernel.perf_event_max_sample_rate)", f.hz, limit)
+	}
+	if _, err := choice("--event", f.event, map[string]bool{"cpu": true}); err != nil {
+		return "", err
+	}
+	if _, err := choice("--color", f.color, map[string]bool{"auto": true, "always": true, "never": true}); err != nil {
+		return "", err
+	}
+	if f.format == "" && (f.output == "" || f.output == "-") {
+		return exporter.FormatText, nil
+	}
+	return outputFormat(f.format, f.output)
+}
+
+func sample(cmd *cobra.Command, f *samplingFlags, command []string) error {
+	format, err := f.check(command)
+	if err != nil {
+		return err
+	}
+	pids, err := f.targets()
+	if err != nil {
+		return err
+	}
+	std := cmd.OutOrStdout()
+	if len(command) > 0 && f.output == "" {
+		std = cmd.ErrOrStderr() // stdout is the command's
+	}
+	out, err := openOutput(f.output, std, f.color)
 	if err != nil {
 		return err
 	}
 	defer out.Close()
 	n := &notes{w: cmd.ErrOrStderr()}
-	p, err := profiler.New(profiler.Options{Rate: f.hz, All: f.all, Follow: !f.noFollow, NoKernel: f.noKernel, Note: n.printf})
-	if err != nil {
-		return err
-	}
+	p := profiler.New(profiler.Options{
+		Rate: f.hz, All: f.all, Follow: !f.noFollow, NoKernel: f.noKernel, Note: n.printf,
+	})
 	defer p.Close()
+	s := &sampling{f: f, p: p, out: out, format: format, notes: n}
+	if len(command) > 0 {
+		return s.command(cmd, command)
+	}
 	ctx, stop := untilSignal()
 	defer stop()
-	var target *tracer.Launched
-	var pids []uint32
-	if len(command) > 0 {
-		user := f.user
-		if user == "" {
-			if uid, _, ok := sudoCaller(); ok {
-				user = strconv.Itoa(uid)
-			}
-		}
-		target, err = tracer.Launch(tracer.LaunchOptions{
-			Args: command, User: user, Stdin: cmd.InOrStdin(), Stdout: cmd.OutOrStdout(), Stderr: os.Stderr,
-		})
-		if err != nil {
-			return err
-		}
-		pids = []uint32{uint32(target.PID())}
-	} else if !f.all {
-		if pids, err = f.resolve(); err != nil {
-			return err
+	if err := s.begin(pids, nil); err != nil {
+		return err
+	}
+	return s.run(ctx)
+}
+
+// targets returns the processes that flags pick and that can be profiled.
+func (f *samplingFlags) targets() ([]uint32, error) {
+	if f.empty() {
+		return nil, nil
+	}
+	pids, err := f.resolve()
+	if err != nil {
+		return nil, err
+	}
+	for _, pid := range f.pids {
+		// Of those that were named by their ids, each must do.
+		if err := tracer.CheckTarget(uint32(pid)); err != nil {
+			return nil, err
 		}
 	}
+	return pids, nil
+}
+
+// sampling is one profile from its beginning to the file.
+type sampling struct {
+	f      *samplingFlags
+	p      *profiler.Profiler
+	out    *output
+	format exporter.Format
+	notes  *notes
+}
+
+// begin adds the targets and starts to sample. of says what is profiled, nil for
+// the processes.
+func (s *sampling) begin(pids []uint32, command []string) error {
+	var last error
+	added := 0
 	for _, pid := range pids {
-		if err := p.AddPID(pid); err != nil {
+		if err := s.p.AddPID(pid); err != nil {
+			// One of several that ended meanwhile is no reason to give up.
 			if len(pids) > 1 && errors.Is(err, symbolizer.ErrNoProcess) {
+				last = err
 				continue
 			}
 			return err
 		}
+		added++
 	}
-	r, err := p.Start()
+	if added == 0 && last != nil {
+		return last
+	}
+	r, err := s.p.Start()
 	if err != nil {
 		return err
 	}
-	n.printf("profiling: %d processes, %d files (%.1f MiB unwind info in %v), %v, %d KiB", r.Processes, r.Files, float64(r.UnwindBytes)/(1<<20), r.Building, r.Took, r.Memory>>10)
-	if err := writeReady(f.readyFile, "profiling"); err != nil {
-		return err
+	what := "every process"
+	switch {
+	case len(command) > 0:
+		what = fmt.Sprintf("%s (pid %d)", command[0], pids[0])
+	case len(pids) == 1 && r.Processes == 1:
+		what = fmt.Sprintf("pid %d", pids[0])
+	case !s.f.all:
+		what = fmt.Sprintf("%d processes", r.Processes)
 	}
-	if target != nil {
-		forwardSignals(ctx, target)
-		if err := target.Release(); err != nil {
-			n.printf("%v", err)
-		}
-	}
-	if f.duration > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, f.duration)
-		defer cancel()
-	}
-	if err := p.Run(ctx); err != nil {
-		return err
-	}
-	prof, err := p.Profile()
-	if err != nil {
-		return err
-	}
-	s := p.Stats()
-	n.printf("%d samples, %d lost, %.2f %% complete, cuts %v, %+v", s.Samples, s.Lost, 100*s.Complete(), s.Cut, s.Unwind)
-	for cut, at := range s.CutAt {
-		for id, c := range at {
-			n.printf("cut %v %d at %s", cut, c, p.Place(id))
-		}
-	}
-	if err := prof.Write(out); err != nil {
-		return fmt.Errorf("write profile: %w", err)
-	}
-	return out.Close()
+	line := fmt.Sprintf("profiling: %s at %d Hz, unwind tables of %s, %d ms", what, s.f.hz, count(r.Files, "file"), r.Took.Milliseconds())
+	s.notes.printf("%s", line)
+	return writeReady(s.f.readyFile, line)
 }
 
-var _ io.Writer
+// run samples until ctx is done, the time is up or the last target has ended,
+// and writes the profile.
+func (s *sampling) run(ctx context.Context) error {
+	if s.f.duration > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.f.duration)
+		defer cancel()
+	}
+	stop := s.progress()
+	err := s.p.Run(ctx)
+	stop()
+	if err != nil {
+		return err
+	}
+	return s.write()
+}
+
+// command profiles a command from its first instruction to its end.
+func (s *sampling) command(cmd *cobra.Command, command []string) error {
+	user := s.f.user
+	if user == "" {
+		if uid, _, ok := sudoCaller(); ok {
+			user = strconv.Itoa(uid)
+		}
+	}
+	target, err := tracer.Launch(tracer.LaunchOptions{
+		Args: command, User: user, Stdin: cmd.InOrStdin(), Stdout: cmd.OutOrStdout(), Stderr: os.Stderr,
+	})
+	switch {
+	case errors.Is(err, tracer.ErrCommandNotFound):
+		return exitError{exitNotFound, err}
+	case errors.Is(err, tracer.ErrNotExecutable):
+		return exitError{exitNotExecutable, err}
+	case err != nil:
+		return err
+	}
+	if err := s.begin([]uint32{uint32(target.PID())}, command); err != nil {
+		return abandon(target, err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	forwardSignals(ctx, target)
+	if err := target.Release(); err != nil {
+		s.notes.printf("%v", err)
+	}
+	err = s.run(ctx)
+	// The time may be up first: the command runs on, and its status is ours.
+	s.p.Close()
+	status, waitErr := target.Wait()
+	if err = errors.Join(err, waitErr); err == nil && status != 0 {
+		return exitStatus(status)
+	}
+	return err
+}
+
+// progress shows on a terminal how sampling goes on until the function that it
+// returns is called.
+func (s *sampling) progress() (stop func()) {
+	f, ok := s.notes.w.(*os.File)
+	if !ok {
+		return func() {}
+	}
+	if _, terminal := term.Terminal(f.Fd()); !terminal {
+		return func() {}
+	}
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(250 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-end:
+				s.notes.status("")
+				return
+			case <-tick.C:
+				s.notes.status(progressLine(s.p.Progress(), s.f.duration))
+			}
+		}
+	}()
+	return func() {
+		close(end)
+		<-ended
+	}
+}
+
+// progressLine says how far sampling is.
+func progressLine(p profiler.Progress, duration time.Duration) string {
+	var b strings.Builder
+	if left := duration - p.Elapsed; duration > 0 {
+		fmt.Fprintf(&b, "%d s left", max(0, int((left+time.Second-1)/time.Second)))
+	} else {
+		fmt.Fprintf(&b, "%d s, Ctrl-C ends it", int(p.Elapsed.Seconds()))
+	}
+	fmt.Fprintf(&b, ", %s", term.Plural(p.Samples, "sample"))
+	if p.Lost > 0 {
+		fmt.Fprintf(&b, ", %s lost", term.Count(p.Lost))
+	}
+	return b.String()
+}
+
+// write makes the profile and writes it.
+func (s *sampling) write() error {
+	prof, err := s.p.Profile()
+	if err != nil {
+		return err
+	}
+	s.sayStats()
+	if len(prof.Sample) == 0 && s.format == exporter.FormatText {
+		return s.out.Close()
+	}
+	w := bufio.NewWriterSize(s.out, 64<<10)
+	err = exporter.WriteProfile(w, prof, s.format, exporter.Options{
+		ByThread: s.f.byThread, Color: s.out.color, Width: s.out.width, Limit: s.f.limit,
+	})
+	return errors.Join(err, w.Flush(), s.out.Close())
+}
+
+// sayStats tells what the profile is worth: how many samples, how many of the
+// stacks are whole and why others are not, what was lost.
+func (s *sampling) sayStats() {
+	st := s.p.Stats()
+	if st.Samples == 0 {
+		s.notes.printf("no samples: the target has used less CPU time than one sample stands for (%v)", s.p.Period().Round(time.Microsecond))
+	} else {
+		s.notes.printf("%s, %.1f %% of the stacks are complete; %s of unwind tables", term.Plural(st.Samples, "sample"),
+			100*st.Complete(), term.Bytes(int64(st.Unwind.Bytes)))
+	}
+	for cut := trace.CutNone + 1; cut < trace.Cuts; cut++ {
+		if n := st.Cut[cut]; n > 0 {
+			s.notes.printf("%s cut (%s), most of them in %s", term.Plural(n, "stack"), cut, s.p.CutPlace(cut))
+		}
+	}
+	if st.Lost > 0 {
+		s.notes.printf("%s lost: the kernel's buffer was full", term.Plural(st.Lost, "sample"))
+	}
+	if n := st.Unwind.Dropped; n > 0 {
+		s.notes.printf("%s had no room in the tables", term.Plural(uint64(n), "unwind row"))
+	}
+}

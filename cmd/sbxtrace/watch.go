@@ -42,14 +42,33 @@ type liveView interface {
 
 // notes writes lines for the user to stderr, from any goroutine.
 type notes struct {
-	mu sync.Mutex
-	w  io.Writer
+	mu   sync.Mutex
+	w    io.Writer
+	line string // shown at the moment, to be overwritten
 }
 
 func (n *notes) printf(format string, args ...any) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	fmt.Fprintf(n.w, "sbxtrace: "+format+"\n", args...)
+	fmt.Fprintf(n.w, "%ssbxtrace: "+format+"\n%s", append(append([]any{n.erase()}, args...), n.line)...)
+}
+
+// status shows a line on a terminal that the next one replaces; an empty one
+// takes it away.
+func (n *notes) status(line string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	erase := n.erase()
+	n.line = line
+	fmt.Fprint(n.w, erase+line)
+}
+
+// erase is what takes the present status line away.
+func (n *notes) erase() string {
+	if n.line == "" {
+		return ""
+	}
+	return "\r\x1b[K"
 }
 
 // newWatch makes the views; nothing is attached yet.
