@@ -263,7 +263,7 @@ func (s *sampling) command(cmd *cobra.Command, command []string) error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	forwardSignals(ctx, target)
+	defer forwardSignals(cancel, target)()
 	if err := target.Release(); err != nil {
 		s.notes.printf("%v", err)
 	}
