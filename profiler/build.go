@@ -114,7 +114,18 @@ func (b *builder) location(id uint32) *profile.Location {
 // frames are the functions at a location, innermost first. Code of which nothing
 // is known has none: readers call it by its module and address.
 func (p *Profiler) frames(at location) []symbolizer.Frame {
-	if at.module.bin == nil {
+	switch {
+	case at.module.name == kernelModule:
+		return p.kernelFrames(at.addr)
+	case at.proc != nil:
+		if at.jit.Name == "" {
+			at.jit, _ = p.generated(at.proc, at.addr) // perhaps it was named since
+		}
+		if at.jit.Name == "" {
+			return nil
+		}
+		return []symbolizer.Frame{{Function: at.jit.Name, File: at.jit.File, Line: at.jit.Line}}
+	case at.module.bin == nil:
 		return nil
 	}
 	frames := at.module.bin.Inlines(at.addr)
@@ -126,10 +137,25 @@ func (p *Profiler) frames(at location) []symbolizer.Frame {
 	return frames
 }
 
+// kernelFrames names an address of the kernel.
+func (p *Profiler) kernelFrames(addr uint64) []symbolizer.Frame {
+	if p.kernel == nil {
+		return nil
+	}
+	fn, _, ok := p.kernel.Lookup(addr)
+	switch {
+	case !ok:
+		return nil
+	case fn.Module != "":
+		return []symbolizer.Frame{{Function: fn.Name + " [" + fn.Module + "]"}}
+	}
+	return []symbolizer.Frame{{Function: fn.Name}}
+}
+
 // named reports whether the file's own tables have named a location.
 func named(at location, frames []symbolizer.Frame) bool {
 	if at.module.bin == nil {
-		return false
+		return len(frames) > 0
 	}
 	fn, _ := at.module.bin.Lookup(at.addr)
 	return fn != nil && fn.Source != symbolizer.SourceUnwindTable || len(frames) > 1

@@ -18,6 +18,27 @@ type process struct {
 	regions []region
 	read    time.Time // when regions were
 	known   map[uint64]uint32
+
+	jit     *symbolizer.JITSymbols // names of generated code, nil if there are none yet
+	jitNext time.Time              // when to look for them again
+}
+
+// generated looks up code that a process has made itself.
+func (p *Profiler) generated(proc *process, addr uint64) (fn symbolizer.JITFunction, ok bool) {
+	if proc.jit == nil {
+		if time.Now().Before(proc.jitNext) {
+			return fn, false
+		}
+		const wait = time.Second // a runtime begins to write when it begins to compile
+		proc.jitNext = time.Now().Add(wait)
+		proc.jit, _ = symbolizer.OpenJITSymbols(int(proc.pid))
+		if proc.jit == nil {
+			return fn, false
+		}
+		p.jits = append(p.jits, proc.jit)
+	}
+	fn, _, ok = proc.jit.Lookup(addr)
+	return fn, ok
 }
 
 // region is an executable mapping of a process and what is in it.
@@ -141,6 +162,7 @@ func (p *Profiler) taskEvent(e *trace.Event) {
 			child := *parent
 			child.pid = e.ChildPID
 			child.known = make(map[uint64]uint32)
+			child.jit = nil
 			p.processes[child.pid] = &child
 			p.work.put(func() { p.remap(child.pid) })
 		}
@@ -192,18 +214,24 @@ func (p *Profiler) resolve(proc *process, addr uint64) uint32 {
 		}
 	}
 	l := location{module: p.named(unknownModule), addr: addr}
+	lasting := i >= 0
 	if i >= 0 {
 		r := &proc.regions[i]
 		l.module = r.module
-		if r.module.bin != nil {
+		switch {
+		case r.module.bin != nil:
 			l.addr = addr - r.bias
+		case !r.IsFile():
+			l.proc = proc
+			l.jit, _ = p.generated(proc, addr)
+			lasting = false // the code there may be another one soon
 		}
 	}
 	id := p.samples.location(l)
 	if proc.known == nil {
 		proc.known = make(map[uint64]uint32)
 	}
-	if i >= 0 && len(proc.known) < maxKnown {
+	if lasting && len(proc.known) < maxKnown {
 		proc.known[addr] = id
 	}
 	return id

@@ -43,6 +43,9 @@ type Profiler struct {
 
 	loadDone chan struct{}
 
+	kernel   *symbolizer.KernelSymbols // nil: they are hidden, or not asked for
+	kernelOK chan struct{}             // closed when kernel is read
+
 	work queue       // for the manager
 	late chan uint32 // pids that mapped a file
 
@@ -51,6 +54,7 @@ type Profiler struct {
 	modules   map[*symbolizer.Binary]*module
 	anonymous map[string]*module // code without a file, by name
 	order     []*module          // in the order of their discovery, the first target's program first
+	jits      []*symbolizer.JITSymbols
 	building  Report
 	full      bool // the tables' memory is used up, and that was said
 
@@ -73,6 +77,7 @@ func New(o Options) *Profiler {
 	p := &Profiler{
 		opt: o, began: time.Now(),
 		loadDone:  make(chan struct{}),
+		kernelOK:  make(chan struct{}),
 		work:      queue{ready: make(chan struct{}, 1)},
 		late:      make(chan uint32, 4096),
 		processes: make(map[uint32]*process),
@@ -140,6 +145,7 @@ func (p *Profiler) Start() (Report, error) {
 func (p *Profiler) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	go p.readKernel()
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		p.manage(ctx)
@@ -149,7 +155,20 @@ func (p *Profiler) Run(ctx context.Context) error {
 	cancel()
 	wg.Wait()
 	p.stopped = time.Now()
+	<-p.kernelOK
 	return err
+}
+
+// readKernel reads the kernel's functions, whose names do not depend on when.
+func (p *Profiler) readKernel() {
+	defer close(p.kernelOK)
+	if p.opt.NoKernel {
+		return
+	}
+	var err error
+	if p.kernel, err = symbolizer.ReadKernelSymbols(); err != nil {
+		p.note("functions of the kernel have no names: %v", err)
+	}
 }
 
 // Period is how much CPU time a sample stands for.
@@ -192,6 +211,9 @@ func (p *Profiler) Close() error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	for _, jit := range p.jits {
+		errs = append(errs, jit.Close())
+	}
 	for b := range p.modules {
 		errs = append(errs, b.Close())
 	}

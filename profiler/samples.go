@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"github.com/sbxtrace/sbxtrace/loader"
+	"github.com/sbxtrace/sbxtrace/symbolizer"
 	"github.com/sbxtrace/sbxtrace/trace"
 )
 
@@ -12,6 +13,10 @@ import (
 type location struct {
 	module *module
 	addr   uint64 // in the file; in the process for code without a file
+	// Of code that a process has made itself: what it was when the sample was
+	// taken, for it may be something else soon.
+	proc *process
+	jit  symbolizer.JITFunction
 }
 
 // samples counts stacks. Only the goroutine that delivers events touches it,

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"os/exec"
@@ -430,4 +431,54 @@ func TestProfileFollows(t *testing.T) {
 		t.Errorf("%d of %d samples were too early for their program", early, all)
 	}
 	checkStacks(t, prof, "_start")
+}
+
+// TestProfileNames: functions of the kernel and of generated code have names.
+func TestProfileNames(t *testing.T) {
+	needRoot(t)
+	t.Run("kernel", func(t *testing.T) {
+		out := filepath.Join(t.TempDir(), "p.pb.gz")
+		cmd := exec.Command(sbxtraceBin, "profile", "--hz", "1999", "-o", out, "--", "dd", "if=/dev/zero", "of=/dev/null", "bs=1M", "count=20000", "status=none")
+		if text, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, text)
+		}
+		prof := readProfile(t, out)
+		var kernel, named int64
+		for _, s := range prof.Sample {
+			if l := s.Location[0]; l.Mapping != nil && l.Mapping.File == "[kernel]" {
+				kernel += s.Value[0]
+				if len(l.Line) > 0 {
+					named += s.Value[0]
+				}
+			}
+		}
+		if kernel*2 < samples(prof) || named != kernel {
+			t.Errorf("%d samples, %d of them in the kernel, %d of those have a name", samples(prof), kernel, named)
+		}
+	})
+	t.Run("node", func(t *testing.T) {
+		node := needTool(t, "node")
+		dir := t.TempDir()
+		script := filepath.Join(dir, "busy.js")
+		source := "function innermost(n) { let s = 0; for (let i = 0; i < n; i++) s += i * i % 7; return s }\n" +
+			"function caller() { return innermost(100000) + innermost(1000) }\n" +
+			"const end = Date.now() + 1500; while (Date.now() < end) caller()\n"
+		if err := os.WriteFile(script, []byte(source), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		out := filepath.Join(dir, "p.pb.gz")
+		cmd := exec.Command(sbxtraceBin, "profile", "--hz", "997", "-o", out, "--", node, "--perf-basic-prof", script)
+		cmd.Dir = dir
+		text, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, text)
+		}
+		prof := readProfile(t, out)
+		for _, s := range prof.Sample {
+			os.Remove(fmt.Sprintf("/tmp/perf-%d.map", s.NumLabel["pid"][0]))
+		}
+		if share := shareOf(prof, "innermost"); share < 0.5 {
+			t.Errorf("innermost has %.0f %% of %d samples", 100*share, samples(prof))
+		}
+	})
 }
