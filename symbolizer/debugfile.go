@@ -11,14 +11,17 @@ import (
 
 // debugFile returns the separate debug file that belongs to b, or nil. It is
 // looked for once, in gdb's order: build id, then .gnu_debuglink beside the
-// binary, in .debug and below the global debug directories.
+// binary, in .debug and below the global debug directories. What SetDebugSearch
+// names comes before, its servers last.
 func (b *Binary) debugFile() *Binary {
 	b.debugOnce.Do(func() {
 		if b.opts.NoDebugFiles {
 			return
 		}
-		if b.debug = b.debugByBuildID(); b.debug == nil {
-			b.debug = b.debugByLink()
+		for _, find := range []func() *Binary{b.debugInDirs, b.debugByBuildID, b.debugByLink, b.debugFromServer} {
+			if b.debug = find(); b.debug != nil {
+				return
+			}
 		}
 	})
 	return b.debug
@@ -43,14 +46,9 @@ func (b *Binary) debugByBuildID() *Binary {
 	for _, root := range roots {
 		for _, dir := range b.debugDirs() {
 			path := filepath.Join(root, dir, ".build-id", b.BuildID[:2], b.BuildID[2:]+".debug")
-			d, err := Options{NoDebugFiles: true}.Open(path)
-			if err != nil {
-				continue
-			}
-			if d.BuildID == b.BuildID {
+			if d := openDebug(path, b.BuildID); d != nil {
 				return d
 			}
-			d.close()
 		}
 	}
 	return nil

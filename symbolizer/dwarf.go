@@ -124,7 +124,11 @@ func (b *Binary) loadSharedDWARF() *dwarfIndex {
 		name = filepath.Join(filepath.Dir(b.Path), name)
 	}
 	candidates := []string{name}
-	for _, dir := range b.debugDirs() {
+	dirs := b.debugDirs()
+	if s := debugSearch.Load(); s != nil {
+		dirs = append(slices.Clone(s.Dirs), dirs...)
+	}
+	for _, dir := range dirs {
 		candidates = append(candidates, filepath.Join(dir, ".build-id", want[:2], want[2:]+".debug"))
 	}
 	for _, path := range candidates {
