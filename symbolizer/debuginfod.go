@@ -41,9 +41,10 @@ type Debuginfod struct {
 	// minutes, as the elfutils do.
 	Missing time.Duration
 	// Begin, if set, is told of each download before it begins, and returns its
-	// context and what is to be called at its end. When the context is cancelled,
+	// context and what is to be called at its end, with nil if that went well and
+	// with ErrNotServed if no server has the file. When the context is cancelled,
 	// nothing more is fetched.
-	Begin func(what string) (context.Context, func())
+	Begin func(what string) (context.Context, func(error))
 
 	mu     sync.Mutex
 	down   map[string]error         // servers that are not asked any more
@@ -94,9 +95,9 @@ const (
 )
 
 // Find returns the path of the file of a kind with a build id, from the cache or
-// fetched. It fails with ErrNotServed if there is none, else with what kept a
+// fetched. name is what Begin is told that it is for. It fails with ErrNotServed if there is none, else with what kept a
 // server from answering.
-func (d *Debuginfod) Find(buildID, kind string) (string, error) {
+func (d *Debuginfod) Find(buildID, kind, name string) (string, error) {
 	if !isBuildID(buildID) {
 		return "", fmt.Errorf("build id %q: %w", buildID, ErrMalformed)
 	}
@@ -124,7 +125,13 @@ func (d *Debuginfod) Find(buildID, kind string) (string, error) {
 			return "", fmt.Errorf("build id %s: %w", buildID, ErrNotServed)
 		}
 	}
-	return path, d.fetch(buildID, kind, path)
+	ctx, end := context.Background(), func(error) {}
+	if d.Begin != nil {
+		ctx, end = d.Begin(fmt.Sprintf("%s of %s (build id %s)", kind, name, buildID))
+	}
+	err = d.fetch(ctx, buildID, kind, path)
+	end(err)
+	return path, err
 }
 
 func orDefault[T comparable](v, otherwise T) T {
@@ -165,12 +172,7 @@ func (d *Debuginfod) enter(path string) (leave func(), err error) {
 	}, nil
 }
 
-func (d *Debuginfod) fetch(buildID, kind, path string) error {
-	ctx, end := context.Background(), func() {}
-	if d.Begin != nil {
-		ctx, end = d.Begin(fmt.Sprintf("%s of build id %s", kind, buildID))
-	}
-	defer end()
+func (d *Debuginfod) fetch(ctx context.Context, buildID, kind, path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}

@@ -53,9 +53,9 @@ func (b *Binary) debugFromServer() *Binary {
 	if s == nil || s.Debuginfod == nil || len(b.BuildID) < 4 || b.IsGo() || b.section(".debug_info") != nil || b.Path == vdsoName {
 		return nil
 	}
-	path, err := s.Debuginfod.Find(b.BuildID, DebugInfo)
+	path, err := s.Debuginfod.Find(b.BuildID, DebugInfo, b.moduleName())
 	if err != nil {
-		return nil // said by Begin, or cached: not having it is no fault
+		return nil // Begin was told
 	}
 	return openDebug(path, b.BuildID)
 }

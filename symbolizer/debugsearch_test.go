@@ -108,12 +108,16 @@ func TestDebuginfod(t *testing.T) {
 	server := serveDebuginfod(t, map[string]string{id + "/debuginfo": debug, id + "/executable": stripped})
 	d := NewDebuginfod(debuginfodEnv(t, empty.URL, server.URL+"/"))
 	var begun atomic.Int32
-	d.Begin = func(what string) (context.Context, func()) {
-		if !strings.Contains(what, id) {
+	d.Begin = func(what string) (context.Context, func(error)) {
+		if !strings.Contains(what, id) || !strings.Contains(what, "debuginfo of prog") && begun.Load() == 0 {
 			t.Errorf("download of %s", what)
 		}
 		begun.Add(1)
-		return context.Background(), func() {}
+		return context.Background(), func(err error) {
+			if err != nil {
+				t.Error(err)
+			}
+		}
 	}
 	search(t, DebugSearch{Debuginfod: d})
 	checkDebugInfo(t, stripped, true)
@@ -121,12 +125,12 @@ func TestDebuginfod(t *testing.T) {
 	if n, m := server.requests.Load(), empty.requests.Load(); n != 1 || m != 1 || begun.Load() != 1 {
 		t.Errorf("%d and %d requests for one file, %d downloads", m, n, begun.Load())
 	}
-	if path, err := d.Find(id, Executable); err != nil || filepath.Base(path) != Executable {
+	if path, err := d.Find(id, Executable, "prog"); err != nil || filepath.Base(path) != Executable {
 		t.Errorf("executable: %s, %v", path, err)
 	}
 	// Another client, and one of the elfutils, use what is there.
 	again := &Debuginfod{Servers: []string{empty.URL}, Shared: []string{d.Dir}, Dir: t.TempDir()}
-	if path, err := again.Find(id, DebugInfo); err != nil || !strings.HasPrefix(path, d.Dir) {
+	if path, err := again.Find(id, DebugInfo, "prog"); err != nil || !strings.HasPrefix(path, d.Dir) {
 		t.Errorf("%s, %v", path, err)
 	}
 
@@ -135,7 +139,7 @@ func TestDebuginfod(t *testing.T) {
 	d.Begin = nil
 	before := server.requests.Load()
 	for range 3 {
-		if _, err := d.Find(missing, DebugInfo); !errors.Is(err, ErrNotServed) {
+		if _, err := d.Find(missing, DebugInfo, "prog"); !errors.Is(err, ErrNotServed) {
 			t.Errorf("%v", err)
 		}
 	}
@@ -143,10 +147,10 @@ func TestDebuginfod(t *testing.T) {
 		t.Errorf("%d requests for a file that is not there", n)
 	}
 	d.Missing = time.Nanosecond
-	if _, err := d.Find(missing, DebugInfo); !errors.Is(err, ErrNotServed) || server.requests.Load()-before != 2 {
+	if _, err := d.Find(missing, DebugInfo, "prog"); !errors.Is(err, ErrNotServed) || server.requests.Load()-before != 2 {
 		t.Errorf("%v after %d requests", err, server.requests.Load()-before)
 	}
-	if _, err := d.Find("../../etc", DebugInfo); !errors.Is(err, ErrMalformed) {
+	if _, err := d.Find("../../etc", DebugInfo, "prog"); !errors.Is(err, ErrMalformed) {
 		t.Errorf("%v", err)
 	}
 }
@@ -159,7 +163,7 @@ func TestDebuginfodOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for range 16 {
 		all.Go(func() {
-			if _, err := d.Find(id, DebugInfo); err != nil {
+			if _, err := d.Find(id, DebugInfo, "prog"); err != nil {
 				t.Error(err)
 			}
 		})
@@ -193,7 +197,7 @@ func TestDebuginfodFaults(t *testing.T) {
 	// A good one after them is found all the same.
 	d := NewDebuginfod(debuginfodEnv(t, closed.URL, failing.URL, wrong.URL, slow.URL, good.URL))
 	d.Timeout = 200 * time.Millisecond
-	if _, err := d.Find(id, DebugInfo); err != nil {
+	if _, err := d.Find(id, DebugInfo, "prog"); err != nil {
 		t.Error(err)
 	}
 	if len(d.down) != 2 {
@@ -211,14 +215,14 @@ func TestDebuginfodFaults(t *testing.T) {
 	}{{closed.URL, errServerDown}, {slow.URL, errServerDown}, {wrong.URL, ErrMalformed}, {failing.URL, nil}} {
 		d := NewDebuginfod(debuginfodEnv(t, c.url))
 		d.Timeout = 200 * time.Millisecond
-		_, err := d.Find(id, DebugInfo)
+		_, err := d.Find(id, DebugInfo, "prog")
 		if err == nil || errors.Is(err, ErrNotServed) || c.want != nil && !errors.Is(err, c.want) || !strings.Contains(err.Error(), "http://") {
 			t.Errorf("%s: %v", c.url, err)
 		}
 	}
 	small := NewDebuginfod(debuginfodEnv(t, good.URL))
 	small.MaxSize = 100
-	if _, err := small.Find(id, DebugInfo); !errors.Is(err, ErrTooLarge) {
+	if _, err := small.Find(id, DebugInfo, "prog"); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("a file above the limit: %v", err)
 	}
 }
@@ -234,13 +238,13 @@ func TestDebuginfodCancelled(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	d := NewDebuginfod(debuginfodEnv(t, server.URL))
-	d.Begin = func(string) (context.Context, func()) { return ctx, func() {} }
+	d.Begin = func(string) (context.Context, func(error)) { return ctx, func(error) {} }
 	go func() {
 		<-asked
 		cancel()
 	}()
 	for range 2 {
-		if _, err := d.Find(id, DebugInfo); !errors.Is(err, context.Canceled) {
+		if _, err := d.Find(id, DebugInfo, "prog"); !errors.Is(err, context.Canceled) {
 			t.Errorf("%v", err)
 		}
 	}
@@ -265,7 +269,7 @@ func TestDebuginfodEnvironment(t *testing.T) {
 		d.Dir != "/home/u/.cache/sbxtrace/debuginfod" || fmt.Sprint(d.Shared) != "[/var/cache/d /home/u/.cache/debuginfod_client]" {
 		t.Errorf("%+v", d)
 	}
-	if _, err := (&Debuginfod{Servers: []string{"http://127.0.0.1:1"}}).Find(strings.Repeat("ab", 20), DebugInfo); !errors.Is(err, ErrNotServed) {
+	if _, err := (&Debuginfod{Servers: []string{"http://127.0.0.1:1"}}).Find(strings.Repeat("ab", 20), DebugInfo, "prog"); !errors.Is(err, ErrNotServed) {
 		t.Errorf("without a place to keep files: %v", err)
 	}
 	if _, err := os.Stat("/home/u"); err == nil {

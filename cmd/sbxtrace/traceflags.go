@@ -35,10 +35,12 @@ var returnMethods = map[string]uprobes.ReturnMethod{
 
 // selectFlags pick functions.
 type selectFlags struct {
+	symbolFlags
 	funcs, regex, modules, packages, files, excludes, usdt []string
 }
 
 func (f *selectFlags) add(cmd *cobra.Command) {
+	f.symbolFlags.add(cmd)
 	fs := cmd.Flags()
 	fs.StringArrayVar(&f.funcs, "func", nil, "functions by `glob`, like the positional arguments")
 	fs.StringArrayVar(&f.regex, "regex", nil, "functions by regular `expression`")

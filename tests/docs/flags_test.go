@@ -57,9 +57,9 @@ func helps(t *testing.T, sbxtrace string) map[string]help {
 // pagesOf are the pages on which a command's flags are explained, beside
 // docs/COMMAND.md.
 var pagesOf = map[string][]string{
-	"attach":    {"docs/selectors.md"},
-	"run":       {"docs/attach.md", "docs/selectors.md"},
-	"functions": {"docs/selectors.md"},
+	"attach":    {"docs/selectors.md", "docs/symbols.md"},
+	"run":       {"docs/attach.md", "docs/selectors.md", "docs/symbols.md"},
+	"functions": {"docs/selectors.md", "docs/symbols.md"},
 	"export":    {"docs/report.md"},
 }
 
