@@ -21,6 +21,7 @@ enum cookie_flags {
 	COOKIE_HOOKED = 1 << 1,
 	COOKIE_ABI0 = 1 << 2,
 	COOKIE_TAIL = 1 << 3, /* the site is a jump to another function */
+	COOKIE_EVERYONE = 1 << 4, /* attached for every process that maps the file */
 };
 
 #define COOKIE_FUNC(c) ((__u32)(c) & 0xffffff)
@@ -40,8 +41,8 @@ struct where {
 	__u16 flags;
 };
 
-/* Whether pid is traced; offset becomes that of goid in its runtime.g. */
-static __always_inline bool traced(__u32 pid, __u32 *goid_offset)
+/* Whether pid is traced, and what is known about it. */
+static __always_inline bool traced(__u32 pid, __u32 *about)
 {
 	struct process *p;
 
@@ -49,14 +50,14 @@ static __always_inline bool traced(__u32 pid, __u32 *goid_offset)
 		return false;
 	for (int i = 0; i < KNOWN_PROCESSES; i++) {
 		if (known[i].pid == pid) {
-			*goid_offset = known[i].goid_offset;
+			*about = known[i].about;
 			return true;
 		}
 	}
 	p = bpf_map_lookup_elem(&processes, &pid);
 	if (!p)
 		return false;
-	*goid_offset = p->goid_offset;
+	*about = p->about;
 	return true;
 }
 
@@ -119,19 +120,21 @@ static __always_inline void locate_goroutine(const struct pt_regs *ctx, struct w
 /* Fills w and says whether this hit is of a traced process. */
 static __always_inline bool locate(struct pt_regs *ctx, struct where *w, bool go)
 {
-	__u32 goid_offset = 0;
+	__u32 about = 0;
 
 	w->cookie = bpf_get_attach_cookie(ctx);
 	w->goid = 0;
 	w->flags = 0;
 	current_ids(&w->pid, &w->tid);
-	if (!group_counts(w->cookie) || !traced(w->pid, &goid_offset))
+	if (!group_counts(w->cookie) || !traced(w->pid, &about))
+		return false;
+	if (about & ABOUT_OWN_PROBES && COOKIE_FLAGS(w->cookie) & COOKIE_EVERYONE)
 		return false;
 	w->sp = REG_SP(ctx);
 	if (!(COOKIE_FLAGS(w->cookie) & COOKIE_TAIL))
 		w->sp += COOKIE_SP(w->cookie);
 	if (go && cfg_level > LEVEL_COUNT)
-		locate_goroutine(ctx, w, goid_offset);
+		locate_goroutine(ctx, w, ABOUT_GOID_OFFSET(about));
 	return true;
 }
 

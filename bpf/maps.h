@@ -33,10 +33,16 @@ struct {
 	__uint(max_entries, 1 << 24); /* load */
 } events SEC(".maps");
 
-/* What is known of a traced process. */
+/*
+ * What is known of a traced process, in one word: the offset of goid in its
+ * runtime.g, 0 if it is no Go program, and flags.
+ */
+#define ABOUT_GOID_OFFSET(about) ((about) & 0xffff)
+#define ABOUT_OWN_PROBES (1U << 31) /* probes that are attached for everyone are not for it */
+
 struct process {
-	__u32 goid_offset; /* of goid in runtime.g; 0: not a Go program */
-	__u32 flags;
+	__u32 about;
+	__u32 pad;
 };
 
 struct {
@@ -86,7 +92,7 @@ __u8 generations[1 << 16] SEC(".data.groups");
 /* The processes traced first, copies of what is in map processes: most sessions have no more. */
 struct known_process {
 	__u32 pid;
-	__u32 goid_offset;
+	__u32 about;
 };
 enum { KNOWN_PROCESSES = 4 };
 struct known_process known[KNOWN_PROCESSES] SEC(".data.known");

@@ -148,7 +148,7 @@ int on_fork(__u64 *ctx)
 	struct process p = {};
 
 	task_ids(parent, &pid, &tid);
-	if (!traced(pid, &p.goid_offset))
+	if (!traced(pid, &p.about))
 		return 0;
 	task_ids(child, &child_pid, &child_tid);
 	if (child_pid != pid) {
@@ -164,10 +164,10 @@ SEC("tp_btf/sched_process_exec")
 int on_exec(__u64 *ctx)
 {
 	struct task_struct *t = (void *)ctx[0];
-	__u32 pid, tid, offset;
+	__u32 pid, tid, about;
 
 	task_ids(t, &pid, &tid);
-	if (!traced(pid, &offset))
+	if (!traced(pid, &about))
 		return 0;
 	if (cfg_stop_on_exec) {
 		/* First in the map: whoever lets go what is there misses nobody. */
@@ -184,11 +184,11 @@ SEC("tp_btf/sched_process_exit")
 int on_exit(__u64 *ctx)
 {
 	struct task_struct *t = (void *)ctx[0];
-	__u32 pid, tid, offset;
+	__u32 pid, tid, about;
 	bool last = BPF_CORE_READ(t, signal, live.counter) == 0;
 
 	task_ids(t, &pid, &tid);
-	if (!traced(pid, &offset))
+	if (!traced(pid, &about))
 		return 0;
 	if (cfg_stateful) {
 		forget_stack(pid, (__u64)tid << 32, 0);

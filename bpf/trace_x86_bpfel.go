@@ -63,9 +63,9 @@ type TraceEventHeader struct {
 }
 
 type TraceKnownProcess struct {
-	_          structs.HostLayout
-	Pid        uint32
-	GoidOffset uint32
+	_     structs.HostLayout
+	Pid   uint32
+	About uint32
 }
 
 type TraceLatency struct {
@@ -86,9 +86,9 @@ type TraceLostEvent struct {
 }
 
 type TraceProcess struct {
-	_          structs.HostLayout
-	GoidOffset uint32
-	Flags      uint32
+	_     structs.HostLayout
+	About uint32
+	Pad   uint32
 }
 
 type TracePythonEvent struct {

@@ -106,7 +106,7 @@ func (s *Session) attachGroup(g *group) ([]link.Link, error) {
 		f := &g.functions[i]
 		for j := range f.Probes {
 			p := &f.Probes[j]
-			c, err := cookie(f.ID, g.id, g.generation, p)
+			c, err := cookie(f.ID, g.id, g.generation, p, g.module.pid == 0)
 			if err != nil {
 				return nil, err
 			}

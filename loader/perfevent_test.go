@@ -53,7 +53,7 @@ func TestPerfEvents(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer s.Close()
-		if err := s.AddProcess(uint32(os.Getpid()), 0); err != nil {
+		if err := s.AddProcess(Process{PID: uint32(os.Getpid())}); err != nil {
 			t.Fatal(err)
 		}
 		m := Module{Path: path, PID: uint32(os.Getpid())}

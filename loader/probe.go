@@ -64,10 +64,12 @@ const (
 	flagHooked    = 1 << 1
 	flagABI0      = 1 << 2
 	flagTail      = 1 << 3
+	flagEveryone  = 1 << 4
 )
 
-// cookie packs what a program must know of the site it was hit at.
-func cookie(id trace.FuncID, group uint16, generation uint8, p *Probe) (uint64, error) {
+// cookie packs what a program must know of the site it was hit at. everyone:
+// the site is attached for every process that maps the file.
+func cookie(id trace.FuncID, group uint16, generation uint8, p *Probe, everyone bool) (uint64, error) {
 	if id > maxFuncID {
 		return 0, fmt.Errorf("function id %d: at most %d functions can be traced at once", id, maxFuncID)
 	}
@@ -75,6 +77,9 @@ func cookie(id trace.FuncID, group uint16, generation uint8, p *Probe) (uint64, 
 		return 0, fmt.Errorf("stack adjustment of %d bytes cannot be encoded", p.SPAdjust)
 	}
 	c := uint64(id) | uint64(group)<<cookieGroup | uint64(generation)<<cookieGen | p.SPAdjust/8<<cookieSP
+	if everyone {
+		c |= flagEveryone << cookieFlags
+	}
 	if p.TailJumps {
 		c |= flagTailJumps << cookieFlags
 	}

@@ -259,16 +259,31 @@ func (s *Session) attachTasks() error {
 	return nil
 }
 
-// AddProcess makes pid a traced process. goidOffset is the offset of goid in
-// its runtime.g in bytes, 0 if it is no Go program.
-func (s *Session) AddProcess(pid, goidOffset uint32) error {
-	p := bpf.TraceProcess{GoidOffset: goidOffset}
-	if err := s.coll.Maps["processes"].Put(pid, p); err != nil {
-		return fmt.Errorf("trace process %d: %w", pid, err)
+// Process is what a session must know about a traced process.
+type Process struct {
+	PID        uint32
+	GoidOffset uint16 // of goid in its runtime.g, bytes; 0 if it is no Go program
+	// OwnProbes says that what is attached for every process that maps a file
+	// does not count for this one.
+	OwnProbes bool
+}
+
+// AddProcess makes a process a traced one, or changes what is known about it.
+// Its children inherit that.
+func (s *Session) AddProcess(p Process) error {
+	about := uint32(p.GoidOffset)
+	if p.OwnProbes {
+		about |= aboutOwnProbes
 	}
-	s.shared.know(pid, goidOffset)
+	if err := s.coll.Maps["processes"].Put(p.PID, bpf.TraceProcess{About: about}); err != nil {
+		return fmt.Errorf("trace process %d: %w", p.PID, err)
+	}
+	s.shared.know(p.PID, about)
 	return nil
 }
+
+// aboutOwnProbes is ABOUT_OWN_PROBES of bpf/maps.h.
+const aboutOwnProbes = 1 << 31
 
 // Forget undoes AddProcess.
 func (s *Session) Forget(pid uint32) {

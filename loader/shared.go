@@ -68,11 +68,11 @@ func (s *shared) setGeneration(group uint16, generation uint8) {
 
 // know puts a process where programs find it without a look-up, if there is
 // room. Its pid is written last: a program that sees it sees the rest.
-func (s *shared) know(pid, goidOffset uint32) {
+func (s *shared) know(pid, about uint32) {
 	for i := range s.known {
 		k := &s.known[i]
 		if old := atomic.LoadUint32(&k.Pid); old == 0 || old == pid {
-			atomic.StoreUint32(&k.GoidOffset, goidOffset)
+			atomic.StoreUint32(&k.About, about)
 			atomic.StoreUint32(&k.Pid, pid)
 			return
 		}

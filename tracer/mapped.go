@@ -54,9 +54,9 @@ func exeID(pid int) fileID {
 }
 
 // goidOffset is the offset of goid in runtime.g for a release of Go, in bytes.
-func goidOffset(release string) uint32 {
+func goidOffset(release string) uint16 {
 	if layout, ok := symbolizer.GoRuntimeOf(release); ok {
-		return layout.GoID
+		return uint16(layout.GoID)
 	}
 	return 152 // up to Go 1.17
 }

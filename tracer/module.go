@@ -94,7 +94,12 @@ func (t *Tracer) attachModule(p *process, m mapped) error {
 	if _, served := known.scopes[everyone]; served {
 		return t.replan(p, m, everyone)
 	}
-	if t.opt.Follow && m.id == p.main && len(known.scopes) == 0 && !t.usedByOthers(p) {
+	if m.id == p.main {
+		if err := t.tellApart(p, known); err != nil {
+			return err
+		}
+	}
+	if t.opt.Follow && m.id == p.main && !p.own && len(known.scopes) == 0 && !t.usedByOthers(p) {
 		// Nobody else runs this program: probes for all who map the file
 		// are in a child from its first instruction on.
 		scope = everyone
@@ -120,6 +125,27 @@ func (t *Tracer) attachModule(p *process, m mapped) error {
 	known.scopes[scope] = kind
 	t.unwatched = append(t.unwatched, plan.costs...)
 	return nil
+}
+
+// tellApart makes sure that a process is not served twice when a file has
+// several identities, as a layer that is part of several overlay mounts does:
+// probes that everyone has whose program may be this one are not for p.
+func (t *Tracer) tellApart(p *process, program *module) error {
+	for _, m := range t.modules {
+		if _, served := m.scopes[everyone]; served && m != program && m.mayBe(program) {
+			p.own = true
+			return t.loader.AddProcess(p.about())
+		}
+	}
+	return nil
+}
+
+// mayBe reports whether two modules may be the same file.
+func (m *module) mayBe(other *module) bool {
+	if m.id.inode == other.id.inode {
+		return true
+	}
+	return m.bin != nil && other.bin != nil && m.bin.BuildID != "" && m.bin.BuildID == other.bin.BuildID
 }
 
 // usedByOthers reports whether a process that is no target runs p's program.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/sbxtrace/sbxtrace/loader"
 	"github.com/sbxtrace/sbxtrace/symbolizer"
 	"github.com/sbxtrace/sbxtrace/uprobes"
 )
@@ -14,12 +15,13 @@ import (
 // process is a traced process.
 type process struct {
 	pid     uint32
-	goid    uint32           // offset of goid in runtime.g, 0 for other than Go programs
+	goid    uint16           // offset of goid in runtime.g, 0 for other than Go programs
 	main    fileID           // its program
 	exe     fileID           // its program as stat(2) has it: on some file systems not the id in maps
 	matcher *uprobes.Matcher // nil: its program cannot be traced
 	usdt    *uprobes.USDTMatcher
 	unwinds bool            // return probes would be in its way
+	own     bool            // what is attached for everyone is not for it
 	done    map[fileID]bool // modules looked at
 	mods    []mapped        // what it has mapped, until that is attached to
 }
@@ -135,9 +137,14 @@ func (t *Tracer) prepare(p *process) error {
 	return t.planModules(p, p.mods)
 }
 
+// about is what the kernel must know.
+func (p *process) about() loader.Process {
+	return loader.Process{PID: p.pid, GoidOffset: p.goid, OwnProbes: p.own}
+}
+
 // register makes a process known.
 func (t *Tracer) register(p *process) error {
-	if err := t.loader.AddProcess(p.pid, p.goid); err != nil {
+	if err := t.loader.AddProcess(p.about()); err != nil {
 		return err
 	}
 	if !alive(p.pid) { // if it is, its end will be reported
