@@ -25,6 +25,7 @@ enum event_kind {
 	EVENT_DETACHED, /* not of the programs */
 	EVENT_COMM, /* not of the programs */
 	EVENT_SAMPLE,
+	EVENT_CANDIDATE,
 };
 
 enum event_flags {

@@ -25,6 +25,7 @@ const volatile bool cfg_filter_tid; /* only threads in map tids */
 const volatile bool cfg_filter_comm; /* only threads called cfg_comm */
 const volatile __u8 cfg_comm[COMM_LEN];
 const volatile bool cfg_follow; /* children of traced processes are traced */
+const volatile bool cfg_announce; /* processes that may have become targets are announced */
 const volatile bool cfg_stop_on_exec; /* SIGSTOP on exec, until userspace has attached to the new program */
 const volatile __u32 cfg_counters_stride; /* functions per CPU in map counters */
 

@@ -9,6 +9,7 @@
  *   go_exit              uprobe at runtime.goexit1
  *   usdt, python         uprobe at a static probe
  *   on_fork, on_exec, on_exit   scheduler tracepoints
+ *   on_cgroup            tracepoint where a task enters a control group
  * The same programs attach by uprobe_multi (kernel 6.6+) or one by one through
  * perf events. Minimum kernel: 5.15 (attach cookies of uprobes).
  * The cookie is described in calls.h. Events are records of events.h.
@@ -140,6 +141,16 @@ static __always_inline void send_task(struct task_struct *t, __u8 kind, __u32 pi
 	bpf_ringbuf_submit(e, BPF_RB_FORCE_WAKEUP);
 }
 
+/* Says that a process that is not traced may have become one that is wanted. */
+static __always_inline void announce(struct task_struct *t)
+{
+	__u32 pid, tid;
+
+	task_ids(t, &pid, &tid);
+	if (pid) /* else it is out of sbxtrace's sight */
+		send_task(t, EVENT_CANDIDATE, pid, tid, 0, 0);
+}
+
 SEC("tp_btf/sched_process_fork")
 int on_fork(__u64 *ctx)
 {
@@ -148,8 +159,12 @@ int on_fork(__u64 *ctx)
 	struct process p = {};
 
 	task_ids(parent, &pid, &tid);
-	if (!traced(pid, &p.about))
+	if (!traced(pid, &p.about)) {
+		/* Made in another control group than its parent's (CLONE_INTO_CGROUP). */
+		if (cfg_announce && BPF_CORE_READ(child, cgroups) != BPF_CORE_READ(parent, cgroups))
+			announce(child);
 		return 0;
+	}
 	task_ids(child, &child_pid, &child_tid);
 	if (child_pid != pid) {
 		if (!cfg_follow)
@@ -167,8 +182,11 @@ int on_exec(__u64 *ctx)
 	__u32 pid, tid, about;
 
 	task_ids(t, &pid, &tid);
-	if (!traced(pid, &about))
+	if (!traced(pid, &about)) {
+		if (cfg_announce)
+			announce(t);
 		return 0;
+	}
 	if (cfg_stop_on_exec) {
 		/* First in the map: whoever lets go what is there misses nobody. */
 		__u8 one = 1;
@@ -201,5 +219,17 @@ int on_exit(__u64 *ctx)
 				known[i].pid = 0;
 	}
 	send_task(t, last ? EVENT_PROCESS_EXIT : EVENT_TASK_EXIT, pid, tid, 0, 0);
+	return 0;
+}
+
+SEC("tp_btf/cgroup_attach_task")
+int on_cgroup(__u64 *ctx)
+{
+	struct task_struct *t = (void *)ctx[2];
+	__u32 pid, tid, about;
+
+	task_ids(t, &pid, &tid);
+	if (!traced(pid, &about))
+		announce(t);
 	return 0;
 }

@@ -162,6 +162,7 @@ const (
 	TraceProgEntryC           = "entry_c"
 	TraceProgEntryGo          = "entry_go"
 	TraceProgGoExit           = "go_exit"
+	TraceProgOnCgroup         = "on_cgroup"
 	TraceProgOnExec           = "on_exec"
 	TraceProgOnExit           = "on_exit"
 	TraceProgOnFork           = "on_fork"
@@ -171,6 +172,7 @@ const (
 	TraceProgRetGo            = "ret_go"
 	TraceProgReturnC          = "return_c"
 	TraceProgUsdt             = "usdt"
+	TraceVarCfgAnnounce       = "cfg_announce"
 	TraceVarCfgComm           = "cfg_comm"
 	TraceVarCfgCountersStride = "cfg_counters_stride"
 	TraceVarCfgFilterComm     = "cfg_filter_comm"
@@ -241,6 +243,7 @@ type TraceProgramSpecs struct {
 	EntryC       *ebpf.ProgramSpec `ebpf:"entry_c"`
 	EntryGo      *ebpf.ProgramSpec `ebpf:"entry_go"`
 	GoExit       *ebpf.ProgramSpec `ebpf:"go_exit"`
+	OnCgroup     *ebpf.ProgramSpec `ebpf:"on_cgroup"`
 	OnExec       *ebpf.ProgramSpec `ebpf:"on_exec"`
 	OnExit       *ebpf.ProgramSpec `ebpf:"on_exit"`
 	OnFork       *ebpf.ProgramSpec `ebpf:"on_fork"`
@@ -273,6 +276,7 @@ type TraceMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TraceVariableSpecs struct {
+	CfgAnnounce       *ebpf.VariableSpec `ebpf:"cfg_announce"`
 	CfgComm           *ebpf.VariableSpec `ebpf:"cfg_comm"`
 	CfgCountersStride *ebpf.VariableSpec `ebpf:"cfg_counters_stride"`
 	CfgFilterComm     *ebpf.VariableSpec `ebpf:"cfg_filter_comm"`
@@ -351,6 +355,7 @@ func (m *TraceMaps) Close() error {
 //
 // It can be passed to LoadTraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TraceVariables struct {
+	CfgAnnounce       *ebpf.Variable `ebpf:"cfg_announce"`
 	CfgComm           *ebpf.Variable `ebpf:"cfg_comm"`
 	CfgCountersStride *ebpf.Variable `ebpf:"cfg_counters_stride"`
 	CfgFilterComm     *ebpf.Variable `ebpf:"cfg_filter_comm"`
@@ -383,6 +388,7 @@ type TracePrograms struct {
 	EntryC       *ebpf.Program `ebpf:"entry_c"`
 	EntryGo      *ebpf.Program `ebpf:"entry_go"`
 	GoExit       *ebpf.Program `ebpf:"go_exit"`
+	OnCgroup     *ebpf.Program `ebpf:"on_cgroup"`
 	OnExec       *ebpf.Program `ebpf:"on_exec"`
 	OnExit       *ebpf.Program `ebpf:"on_exit"`
 	OnFork       *ebpf.Program `ebpf:"on_fork"`
@@ -399,6 +405,7 @@ func (p *TracePrograms) Close() error {
 		p.EntryC,
 		p.EntryGo,
 		p.GoExit,
+		p.OnCgroup,
 		p.OnExec,
 		p.OnExit,
 		p.OnFork,

@@ -23,7 +23,7 @@ func decode(raw []byte, e *trace.Event, py *pythonCalls) bool {
 	}
 	e.GoID, e.Args, e.Stack = 0, nil, nil
 	switch e.Kind {
-	case trace.KindFork, trace.KindExec, trace.KindTaskExit, trace.KindProcessExit:
+	case trace.KindFork, trace.KindExec, trace.KindTaskExit, trace.KindProcessExit, trace.KindCandidate:
 		if len(raw) < int(unsafe.Sizeof(bpf.TraceTaskEvent{})) {
 			return false
 		}

@@ -53,7 +53,10 @@ type Config struct {
 	TIDs        []uint32      // only these threads; empty: all
 	Comm        string        // only threads of this name; empty: all
 	Follow      bool          // children of traced processes are traced too
-	StopOnExec  bool          // a process that executes a program is stopped (SIGSTOP) until Resume
+	// Announce says that processes that are not traced are announced
+	// (trace.KindCandidate) when they execute a program or enter a control group.
+	Announce   bool
+	StopOnExec bool // a process that executes a program is stopped (SIGSTOP) until Resume
 	// GuardArgs are arguments that make this program call Guard, which lets go
 	// what StopOnExec has stopped should this process be killed. Nil: no guard.
 	GuardArgs []string
@@ -196,6 +199,7 @@ func (s *Session) configure(spec *ebpf.CollectionSpec) error {
 		"cfg_filter_comm":     c.Comm != "",
 		"cfg_comm":            comm,
 		"cfg_follow":          c.Follow,
+		"cfg_announce":        c.Announce,
 		"cfg_stop_on_exec":    c.StopOnExec,
 		"cfg_pidns_dev":       dev,
 		"cfg_pidns_ino":       ino,
@@ -219,6 +223,9 @@ func (s *Session) configure(spec *ebpf.CollectionSpec) error {
 	}
 	if !c.stateful() {
 		spec.Maps["stacks"].MaxEntries = 1
+	}
+	if !c.Announce {
+		delete(spec.Programs, "on_cgroup")
 	}
 	for p, name := range programNames {
 		if static := Program(p) >= ProgramUSDT; static && !c.Static {
@@ -249,7 +256,11 @@ func (s *Session) mapMemory() error {
 }
 
 func (s *Session) attachTasks() error {
-	for _, name := range []string{"on_fork", "on_exec", "on_exit"} {
+	names := []string{"on_fork", "on_exec", "on_exit"}
+	if s.cfg.Announce {
+		names = append(names, "on_cgroup")
+	}
+	for _, name := range names {
 		l, err := link.AttachTracing(link.TracingOptions{Program: s.coll.Programs[name]})
 		if err != nil {
 			return fmt.Errorf("attach %s to its scheduler tracepoint: %w", name, explain(err))

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -18,25 +19,26 @@ func FindByName(pattern string) ([]int, error) {
 	if _, err := path.Match(pattern, ""); err != nil {
 		return nil, fmt.Errorf("process name %q: %w", pattern, err)
 	}
-	return findProcesses(func(pid int) bool {
-		exe, err := Exe(pid)
-		if err != nil {
-			return false
-		}
-		names := []string{filepath.Base(exe)}
-		if comm, err := Comm(pid); err == nil {
-			names = append(names, comm)
-		}
-		if args, err := Cmdline(pid); err == nil && len(args) > 0 {
-			first, _, _ := strings.Cut(args[0], ": ")
-			names = append(names, filepath.Base(first))
-		}
-		for _, name := range names {
-			if ok, _ := path.Match(pattern, name); ok {
-				return true
-			}
-		}
+	return findProcesses(func(pid int) bool { return HasName(pid, pattern) })
+}
+
+// HasName reports whether a process is one that FindByName finds.
+func HasName(pid int, pattern string) bool {
+	exe, err := Exe(pid)
+	if err != nil {
 		return false
+	}
+	names := []string{filepath.Base(exe)}
+	if comm, err := Comm(pid); err == nil {
+		names = append(names, comm)
+	}
+	if args, err := Cmdline(pid); err == nil && len(args) > 0 {
+		first, _, _ := strings.Cut(args[0], ": ")
+		names = append(names, filepath.Base(first))
+	}
+	return slices.ContainsFunc(names, func(name string) bool {
+		ok, _ := path.Match(pattern, name)
+		return ok
 	})
 }
 
@@ -47,21 +49,16 @@ func FindByName(pattern string) ([]int, error) {
 // Kernel threads, zombies and the calling process are left out. Nothing found is
 // no error.
 func FindByCgroup(group string) ([]int, error) {
-	return findProcesses(func(pid int) bool {
-		if _, err := Exe(pid); err != nil {
-			return false
-		}
-		groups, err := Cgroups(pid)
-		if err != nil {
-			return false
-		}
-		for _, g := range groups {
-			if g.contains(group) {
-				return true
-			}
-		}
+	return findProcesses(func(pid int) bool { return InCgroup(pid, group) })
+}
+
+// InCgroup reports whether a process is one that FindByCgroup finds.
+func InCgroup(pid int, group string) bool {
+	if _, err := Exe(pid); err != nil {
 		return false
-	})
+	}
+	groups, err := Cgroups(pid)
+	return err == nil && slices.ContainsFunc(groups, func(g Cgroup) bool { return g.contains(group) })
 }
 
 func findProcesses(match func(pid int) bool) ([]int, error) {

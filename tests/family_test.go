@@ -2,6 +2,11 @@ package tests
 
 import (
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
 
 	"strconv"
 	"testing"
@@ -120,6 +125,153 @@ func TestSeveralPIDsCounted(t *testing.T) {
 			letWork(t, other)
 			want := sum(letWork(t, started)).Counts
 			report(t, level, differences("calls", want, s.wait().rowCounts()))
+		})
+	}
+}
+
+// A process that is named in several ways is one.
+func TestSamePID(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	path := named(t, "calls", "sbx-same")
+	started := several(t, path, 20)
+	s := sbxtrace(t, "attach", append(append(pidFlags(started), pidFlags(started)...), "--name", "sbx-same")...)
+	s.waitReady()
+	happened := letWork(t, started)
+	compareEach(t, s.wait(), happened)
+}
+
+// named copies a target and gives the program a name of its own.
+func named(t testing.TB, target, name string) string {
+	t.Helper()
+	path := own(t, targets.Build(t, target))
+	renamed := filepath.Join(filepath.Dir(path), name)
+	if err := os.Rename(path, renamed); err != nil {
+		t.Fatal(err)
+	}
+	return renamed
+}
+
+// Processes by name: all that there are, and those that are started later.
+func TestName(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	path := named(t, "calls", "sbx-by-name")
+	other := several(t, named(t, "calls", "sbx-other-name"), 9)
+	started := several(t, path, 10, 20)
+	s := sbxtrace(t, "attach", "--name", "sbx-by-*")
+	s.waitReady()
+	late := several(t, path, 30)
+	s.waitNote(fmt.Sprintf("pid %d (sbx-by-name) is a target too", late[0].PID()))
+	letWork(t, other)
+	happened := letWork(t, append(started, late...))
+	compareEach(t, s.wait(), happened)
+}
+
+// With --no-follow those that are started later are no targets.
+func TestNameNoFollow(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	path := named(t, "calls", "sbx-no-follow")
+	started := several(t, path, 10)
+	s := sbxtrace(t, "attach", "--name", "sbx-no-follow", "--no-follow")
+	s.waitReady()
+	letWork(t, several(t, path, 30))
+	happened := letWork(t, started)
+	compareEach(t, s.wait(), happened)
+}
+
+// cgroup makes a control group for a test and returns its path in the hierarchy
+// and its directory. Its processes must have ended when the test does.
+func cgroup(t testing.TB) (name, dir string) {
+	t.Helper()
+	needRoot(t)
+	name = fmt.Sprintf("sbxtrace-%d-%s", os.Getpid(), strings.ReplaceAll(t.Name(), "/", "-"))
+	dir = filepath.Join(cgroupRoot(t), name)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.Remove(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return "/" + name, dir
+}
+
+// cgroupRoot is where version 2 of control groups is mounted.
+func cgroupRoot(t testing.TB) string {
+	t.Helper()
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); f[2] == "cgroup2" {
+			return f[1]
+		}
+	}
+	dir := t.TempDir()
+	if err := syscall.Mount("none", dir, "cgroup2", 0, ""); err != nil {
+		t.Fatalf("mount control groups: %v", err)
+	}
+	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
+	return dir
+}
+
+// enter moves a process to a control group.
+func enter(t testing.TB, dir string, p *targets.Process) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(p.PID())), 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// startInside starts a target inside a control group, from its first moment.
+func startInside(t testing.TB, dir, path string, rounds int) *targets.Process {
+	t.Helper()
+	group, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer group.Close()
+	cmd := exec.Command(path, "--rounds", strconv.Itoa(rounds))
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd())}
+	p := targets.StartCmd(t, cmd)
+	p.Ready()
+	return p
+}
+
+// The processes of a control group and of those below it: those that are there,
+// those that are moved there, and those that are started there.
+func TestCgroup(t *testing.T) {
+	for _, target := range []string{"calls", "gocalls"} {
+		t.Run(target, func(t *testing.T) {
+			t.Parallel()
+			name, dir := cgroup(t)
+			below := filepath.Join(dir, "below")
+			if err := os.Mkdir(below, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { os.Remove(below) })
+			path := own(t, targets.Build(t, target))
+			started := several(t, path, 5, 6, 7)
+			outside := started[2:]
+			enter(t, dir, started[0])
+			enter(t, below, started[1])
+			s := sbxtrace(t, "attach", "--cgroup", name)
+			s.waitReady()
+
+			moved := several(t, path, 8, 9)
+			enter(t, below, moved[0])
+			enter(t, dir, moved[1])
+			all := append(append(started[:2:2], moved...), startInside(t, below, path, 10), startInside(t, dir, path, 11))
+			for _, p := range all[2:] {
+				s.waitNote(fmt.Sprintf("pid %d (%s) is a target too", p.PID(), target))
+			}
+			letWork(t, outside)
+			happened := letWork(t, all)
+			compareEach(t, s.wait(), happened)
 		})
 	}
 }

@@ -23,6 +23,7 @@ const (
 	KindDetached         // the overhead governor took Func's probes out; Count is its calls per second
 	KindComm             // the thread is called Comm
 	KindSample           // a sample: see Stack, Kernel, Weight, Cut
+	KindCandidate        // a process that is no target may have become one: see tracer.Options.Joins
 )
 
 // Flags qualify an Event. The values are those of enum event_flags in

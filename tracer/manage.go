@@ -17,6 +17,7 @@ import (
 func (t *Tracer) manage(ctx context.Context) {
 	tick := time.NewTicker(governorPeriod)
 	defer tick.Stop()
+	t.latecomers()
 	t.calibrate(ctx)
 	t.mu.Lock()
 	looked, cpu := t.attached, t.cpu
@@ -81,6 +82,8 @@ func (t *Tracer) processEvent(e *trace.Event) bool {
 		}
 	case trace.KindExec:
 		err = t.executed(e.PID)
+	case trace.KindCandidate:
+		err = t.candidate(e.PID)
 	case trace.KindProcessExit:
 		t.leave(e.PID)
 	}
@@ -120,7 +123,7 @@ func (t *Tracer) govern(elapsed time.Duration, last cpuTimes) {
 	}
 	now := loader.Now()
 	for _, h := range out {
-		t.removed = append(t.removed, removal{h, now})
+		t.told = append(t.told, trace.Event{Kind: trace.KindDetached, Time: now, Func: h.id, Count: h.rate})
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/sbxtrace/sbxtrace/loader"
@@ -242,12 +243,73 @@ func (t *Tracer) forked(parent, child uint32) error {
 	return endedMeanwhile(child, t.addModules(&c, mods))
 }
 
+// latecomers makes targets of the processes that were started after the targets
+// were looked up and before the kernel announced them.
+func (t *Tracer) latecomers() {
+	if t.opt.Joins == nil {
+		return
+	}
+	pids, err := symbolizer.Processes()
+	if err != nil {
+		return // those to come are announced
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, pid := range pids {
+		if err := t.candidate(uint32(pid)); err != nil && !errors.Is(err, symbolizer.ErrNoProcess) {
+			t.note("pid %d: %v", pid, err)
+		}
+	}
+}
+
+// candidate makes a process a target if it is wanted.
+func (t *Tracer) candidate(pid uint32) error {
+	if t.processes[pid] != nil || int(pid) == os.Getpid() || !t.opt.Joins(int(pid)) {
+		return nil
+	}
+	before := t.report.Functions
+	if err := t.add([]uint32{pid}, func(_ uint32, err error) error { return err }); err != nil {
+		return err
+	}
+	t.told = append(t.told, threadNames(pid)...)
+	comm, err := symbolizer.Comm(int(pid))
+	if err != nil {
+		return err
+	}
+	t.noteFunctions(pid, before)
+	t.note("pid %d (%s) is a target too", pid, comm)
+	return nil
+}
+
+// noteFunctions says that there are more functions than before, found in a
+// program that a process has begun to execute.
+func (t *Tracer) noteFunctions(pid uint32, before int) {
+	n := t.report.Functions - before
+	if n == 0 {
+		return
+	}
+	exe, err := symbolizer.Exe(int(pid))
+	if err != nil {
+		return // it has ended
+	}
+	t.note("%s in %s, which pid %d executes", count(n, "function"), filepath.Base(exe), pid)
+}
+
 // executed starts over with a process that runs another program now.
 func (t *Tracer) executed(pid uint32) error {
 	var err error
-	if t.processes[pid] != nil {
+	switch p := t.processes[pid]; {
+	case p == nil:
+	case p.matcher != nil && p.exe != fileID{} && exeID(int(pid)) == p.exe:
+		// The same program again, or one that was looked at before the kernel
+		// reported it: its probes are in.
+		t.symbols.add(pid)
+		err = t.mappedFile(pid)
+	default:
 		t.leave(pid)
+		before := t.report.Functions
 		err = t.add([]uint32{pid}, func(_ uint32, err error) error { return err })
+		t.noteFunctions(pid, before)
 		if t.processes[pid] == nil {
 			// Still one of ours: the next program that it executes may be
 			// one that can be traced.
@@ -277,8 +339,8 @@ func (t *Tracer) mappedFile(pid uint32) error {
 		return nil
 	}
 	mods, err := mappedFiles(pid)
-	if err != nil {
-		return nil // it ended; its end is reported by the kernel
+	if err != nil || exeID(int(pid)) != p.exe {
+		return nil // it has ended or executes another program: the kernel reports that
 	}
 	before := t.report.Functions
 	err = endedMeanwhile(pid, errors.Join(t.beware(p, mods), t.addModules(p, mods)))

@@ -29,7 +29,10 @@ type Options struct {
 	TIDs        []uint32      // only these threads
 	Comm        string        // only threads of this name
 
-	Follow      bool     // children too, those there are and those to come
+	Follow bool // children too, those there are and those to come
+	// Joins tells whether a process that has executed a program or entered a
+	// control group is to become a target. Nil: none does.
+	Joins       func(pid int) bool
 	StopOnExec  bool     // hold a process at exec until its new program is attached
 	GuardArgs   []string // as loader.Config.GuardArgs
 	MaxOverhead float64  // percent of the targets' CPU time; 0: no limit
@@ -74,8 +77,8 @@ type Tracer struct {
 	modules   map[fileID]*module
 	matchers  []*uprobes.Matcher
 	governor  *governor
-	unwatched []watched // functions that the governor does not know yet
-	removed   []removal // by the governor, not yet told to the pairer
+	unwatched []watched     // functions that the governor does not know yet
+	told      []trace.Event // by the manager, not yet passed on; in order
 	gone      map[trace.FuncID]bool
 	internal  map[trace.FuncID]bool // probes of our own, no function of the user's
 	report    Report
@@ -92,12 +95,6 @@ type Tracer struct {
 type watched struct {
 	id   trace.FuncID
 	plan uprobes.Plan // entry, and one return
-}
-
-// removal is a function whose probes were taken out at a time.
-type removal struct {
-	hot
-	at uint64
 }
 
 // New begins to load the programs; AddPIDs waits for that, and returns the
@@ -140,7 +137,7 @@ func (t *Tracer) load() {
 	o := &t.opt
 	t.loader, t.loadErr = loader.New(loader.Config{
 		Level: o.Level, MinDuration: o.MinDuration, MaxDepth: o.MaxDepth, Sample: o.Sample,
-		TIDs: o.TIDs, Comm: o.Comm, Follow: o.Follow, StopOnExec: o.StopOnExec, GuardArgs: o.GuardArgs, Static: len(o.USDT) > 0,
+		TIDs: o.TIDs, Comm: o.Comm, Follow: o.Follow, Announce: o.Joins != nil, StopOnExec: o.StopOnExec, GuardArgs: o.GuardArgs, Static: len(o.USDT) > 0,
 		RingBytes: o.RingBytes, Mode: o.Mode, InternPython: t.internPython,
 	})
 	close(t.loadDone)
@@ -219,16 +216,24 @@ func (t *Tracer) nameThreads(h *handler) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for pid := range t.processes {
-		tids, err := symbolizer.Threads(int(pid))
-		if err != nil {
-			continue // it ended; its end is reported by the kernel
-		}
-		for _, tid := range tids {
-			if comm, err := symbolizer.Comm(tid); err == nil {
-				h.observe(&trace.Event{Kind: trace.KindComm, PID: pid, TID: uint32(tid), Comm: comm})
-			}
+		for _, e := range threadNames(pid) {
+			h.observe(&e)
 		}
 	}
+}
+
+// threadNames are events that tell the names of a process's threads; none if it
+// has ended.
+func threadNames(pid uint32) []trace.Event {
+	tids, _ := symbolizer.Threads(int(pid))
+	now := loader.Now()
+	var names []trace.Event
+	for _, tid := range tids {
+		if comm, err := symbolizer.Comm(tid); err == nil {
+			names = append(names, trace.Event{Kind: trace.KindComm, Time: now, PID: pid, TID: uint32(tid), Comm: comm})
+		}
+	}
+	return names
 }
 
 // Attached is when the first probes began to count: ns, CLOCK_MONOTONIC.
@@ -291,6 +296,9 @@ func (h *handler) region(pid uint32, sp uint64) (trace.Region, bool) {
 // Event passes an event on, process events to the manager too.
 func (h *handler) Event(e *trace.Event) {
 	switch e.Kind {
+	case trace.KindCandidate:
+		h.t.work.put(*e)
+		return // nothing that happened in a target
 	case trace.KindFork, trace.KindExec, trace.KindProcessExit:
 		h.t.work.put(*e)
 	}
@@ -306,19 +314,19 @@ func (h *handler) observe(e *trace.Event) {
 	}
 }
 
-// Tick closes the calls of functions that the governor removed, once every
-// event from before the removal is through.
+// Tick passes on what the manager has to say (functions that were removed, the
+// names of threads), once every event from before is through.
 func (h *handler) Tick(now uint64) {
 	h.now = now
 	h.t.mu.Lock()
-	var due []removal
-	for len(h.t.removed) > 0 && h.t.removed[0].at <= now {
-		due = append(due, h.t.removed[0])
-		h.t.removed = h.t.removed[1:]
+	var due []trace.Event
+	for len(h.t.told) > 0 && h.t.told[0].Time <= now {
+		due = append(due, h.t.told[0])
+		h.t.told = h.t.told[1:]
 	}
 	h.t.mu.Unlock()
-	for _, r := range due {
-		h.observe(&trace.Event{Kind: trace.KindDetached, Time: r.at, Func: r.id, Count: r.rate})
+	for i := range due {
+		h.observe(&due[i])
 	}
 	h.pairer.Tick(now)
 	if h.tap != nil {

@@ -151,6 +151,7 @@ struct task_struct {
 	struct signal_struct *signal;
 	struct pid *thread_pid;
 	char comm[16];
+	struct css_set *cgroups;
 	struct thread_struct thread;
 };
 

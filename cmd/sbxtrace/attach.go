@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -70,6 +71,18 @@ func (f *targetFlags) resolve() ([]uint32, error) {
 	return pids, nil
 }
 
+// joins tells of a process that was not there when the targets were resolved
+// whether it is one; nil if that depends on its number alone.
+func (f *targetFlags) joins() func(pid int) bool {
+	if len(f.names)+len(f.cgroups) == 0 {
+		return nil
+	}
+	return func(pid int) bool {
+		return slices.ContainsFunc(f.names, func(glob string) bool { return symbolizer.HasName(pid, glob) }) ||
+			slices.ContainsFunc(f.cgroups, func(path string) bool { return symbolizer.InCgroup(pid, path) })
+	}
+}
+
 func attachCommand() *cobra.Command {
 	var f traceFlags
 	var target targetFlags
@@ -111,6 +124,9 @@ func attach(cmd *cobra.Command, f *traceFlags, target *targetFlags, args []strin
 	defer out.Close()
 	n := &notes{w: cmd.ErrOrStderr()}
 	opt.Note = n.printf
+	if opt.Follow {
+		opt.Joins = target.joins()
+	}
 
 	ctx, stop := untilSignal()
 	defer stop()
