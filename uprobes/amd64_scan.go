@@ -32,6 +32,9 @@ func linearAMD64(code []byte, fn *symbolizer.Function, opt *Options, s *scratch)
 	var in insnAMD64
 	var table tableJump
 	pending := 0 // forward targets not yet reached
+	// How deep the stack is at jumps through switch tables. Code behind the end
+	// of a path that no branch leads to is a case of one.
+	cases := int32(depthNone)
 	for off := int32(0); off < n; {
 		mark := s.marks[off]
 		if mark&markTarget != 0 {
@@ -95,10 +98,19 @@ func linearAMD64(code []byte, fn *symbolizer.Function, opt *Options, s *scratch)
 				*m = markOf(st.depth)
 			}
 		case flowJumpInd:
-			b.jumpIndirect(off, &in, &table, &st, fn)
+			if b.jumpIndirect(off, &in, &table, &st, fn) {
+				if cases == depthNone {
+					cases = st.depth
+				} else if cases != st.depth {
+					cases = depthUnknown
+				}
+			}
 		}
 		if in.flow != flowNext && in.flow != flowCond && in.flow != flowCall && in.flow != flowCallInd {
 			st.depth = depthUnknown
+			if cases > 0 {
+				st.depth = cases
+			}
 		}
 		off = next
 	}
@@ -106,8 +118,9 @@ func linearAMD64(code []byte, fn *symbolizer.Function, opt *Options, s *scratch)
 	return b
 }
 
-// jumpIndirect judges an indirect jump: a switch table or a tail call.
-func (b *body) jumpIndirect(off int32, in *insnAMD64, table *tableJump, st *stackAMD64, fn *symbolizer.Function) {
+// jumpIndirect judges an indirect jump: a switch table or a tail call. It reports
+// whether it is surely a switch table.
+func (b *body) jumpIndirect(off int32, in *insnAMD64, table *tableJump, st *stackAMD64, fn *symbolizer.Function) bool {
 	switch {
 	case st.depth > 0: // the frame is still there
 	case in.prefix&prefixSeg != 0: // notrack: compilers emit it for switch tables alone
@@ -118,9 +131,12 @@ func (b *body) jumpIndirect(off int32, in *insnAMD64, table *tableJump, st *stac
 	case st.depth == 0:
 		b.tailJumps = true
 		b.tail(off, Always, SingleStepped)
+		return false
 	default:
 		b.tailJumps, b.tailsUnseen = true, true
+		return false
 	}
+	return true
 }
 
 // tailAMD64 notes a direct jump to another function.

@@ -134,6 +134,9 @@ func (s *scratch) reset(n int) {
 // depthUnknown is a stack depth that could not be followed.
 const depthUnknown = -1 << 20
 
+// depthNone is that of which there was none yet.
+const depthNone = depthUnknown - 1
+
 // maxDepth bounds stack depths so that they fit beside the marks: larger
 // frames are treated as unknown.
 const maxDepth = 1 << 20
