@@ -15,26 +15,35 @@ import (
 var passive = []string{
 	"libc.so", "libc-", "ld-linux", "ld-musl", "libpthread", "libm.so", "libm-", "libdl", "librt", "libresolv",
 	"libgcc_s", "libstdc++", "libc++", "libjemalloc", "libtcmalloc",
+	"libcrypto.so", "libssl.so", // switch stacks for who asks for it: see switching
 }
 
 // raising are symbols of which a module that raises or catches exceptions or
 // panics needs or has one: the personality routines of languages with handlers
-// (C's, for cleanups, is not among them) and the functions that raise.
+// (C's, for cleanups, is not among them) and the functions that raise and catch.
 var raising = map[string]bool{
 	"__gxx_personality_v0": true, "rust_eh_personality": true, "__gnat_personality_v0": true,
 	"__objc_personality_v0": true, "__gnu_objc_personality_v0": true, "__gdc_personality_v0": true,
-	"__cxa_throw": true, "_Unwind_RaiseException": true,
+	"__cxa_throw": true, "__cxa_begin_catch": true, "_Unwind_RaiseException": true,
 }
+
+// cleaning are the personality routines that also modules have which only clean
+// up when an exception passes: ICU, for one. Of a library that is no reason to
+// expect exceptions, for who raises and catches them says so in symbols of
+// his own.
+var cleaning = map[string]bool{"__gxx_personality_v0": true}
 
 // switching are functions that continue on another stack, and those that make
 // one: of the C library, and of the coroutine libraries that programs carry in
 // themselves (Boost.Context and what is made of it, libcoro, libco, libaco,
-// State Threads, Ruby, MariaDB, libtask).
+// State Threads, Ruby, MariaDB, libtask). OpenSSL runs asynchronous jobs on stacks
+// of their own when the program drives them, which takes these functions.
 var switching = map[string]bool{
 	"makecontext": true, "swapcontext": true, "setcontext": true,
 	"jump_fcontext": true, "make_fcontext": true, "ontop_fcontext": true, "bthread_jump_fcontext": true,
 	"coro_transfer": true, "coroutine_transfer": true, "co_switch": true, "co_swap": true, "coctx_swap": true,
 	"acosw": true, "_st_md_cxt_restore": true, "my_context_continue": true, "contextswitch": true,
+	"ASYNC_start_job": true, "SSL_waiting_for_async": true, "SSL_get_all_async_fds": true, "SSL_get_changed_async_fds": true,
 }
 
 // unwinds reports whether calls may be left otherwise than in the order in which
@@ -60,7 +69,7 @@ func unwinds(m *mapped, bin *symbolizer.Binary) bool {
 	}
 	if dynamic, err := bin.File().DynamicSymbols(); err == nil {
 		for _, s := range dynamic {
-			if raising[s.Name] {
+			if raising[s.Name] && (m.Main || !cleaning[s.Name]) {
 				return true
 			}
 		}
