@@ -50,6 +50,8 @@ enum {
 	MAX_SAMPLE_USER = 1024,
 	MAX_SAMPLE_KERNEL = 127,
 	MAX_USDT_ARGS = 12,
+	MAX_USDT_TEXTS = 3,
+	USDT_TEXT_LEN = 200,
 	COMM_LEN = 16,
 	PYTHON_FILE_LEN = 192,
 	PYTHON_FUNC_LEN = 96,
@@ -117,6 +119,19 @@ struct usdt_event {
 	__u32 nargs;
 	__u32 unread; /* bit i: args[i] could not be read */
 	__u64 args[MAX_USDT_ARGS];
+};
+
+/* The memory that an argument points to, as far as a string reaches that may be there. */
+struct usdt_text {
+	__u32 arg;
+	__u32 len; /* with the 0 at its end; USDT_TEXT_LEN: cut; 0: there is none */
+	__u8 text[USDT_TEXT_LEN];
+};
+
+/* A usdt_event with arguments that may point to strings. */
+struct usdt_text_event {
+	struct usdt_event u;
+	struct usdt_text texts[MAX_USDT_TEXTS];
 };
 
 /* CPython's function__entry and function__return. */

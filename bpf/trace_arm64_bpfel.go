@@ -131,7 +131,8 @@ type TraceUsdtEvent struct {
 
 type TraceUsdtSpec struct {
 	_     structs.HostLayout
-	Nargs uint64
+	Nargs uint32
+	Texts [4]uint8
 	Args  [12]struct {
 		_         structs.HostLayout
 		ValOff    int64
@@ -144,58 +145,70 @@ type TraceUsdtSpec struct {
 	}
 }
 
+type TraceUsdtTextEvent struct {
+	_     structs.HostLayout
+	U     TraceUsdtEvent
+	Texts [3]struct {
+		_    structs.HostLayout
+		Arg  uint32
+		Len  uint32
+		Text [200]uint8
+	}
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	TraceMapBuckets           = "buckets"
-	TraceMapCounters          = "counters"
-	TraceMapEmptyStack        = "empty_stack"
-	TraceMapEvents            = "events"
-	TraceMapHeld              = "held"
-	TraceMapLatencies         = "latencies"
-	TraceMapProcesses         = "processes"
-	TraceMapStacks            = "stacks"
-	TraceMapTids              = "tids"
-	TraceMapTooDeep           = "too_deep"
-	TraceMapUsdtSpecs         = "usdt_specs"
-	TraceProgEntryC           = "entry_c"
-	TraceProgEntryGo          = "entry_go"
-	TraceProgGoExit           = "go_exit"
-	TraceProgOnCgroup         = "on_cgroup"
-	TraceProgOnExec           = "on_exec"
-	TraceProgOnExit           = "on_exit"
-	TraceProgOnFork           = "on_fork"
-	TraceProgPythonEntry      = "python_entry"
-	TraceProgPythonReturn     = "python_return"
-	TraceProgRetC             = "ret_c"
-	TraceProgRetGo            = "ret_go"
-	TraceProgReturnC          = "return_c"
-	TraceProgUsdt             = "usdt"
-	TraceVarCfgAnnounce       = "cfg_announce"
-	TraceVarCfgComm           = "cfg_comm"
-	TraceVarCfgCountersStride = "cfg_counters_stride"
-	TraceVarCfgFilterComm     = "cfg_filter_comm"
-	TraceVarCfgFilterTid      = "cfg_filter_tid"
-	TraceVarCfgFollow         = "cfg_follow"
-	TraceVarCfgLevel          = "cfg_level"
-	TraceVarCfgMaxDepth       = "cfg_max_depth"
-	TraceVarCfgMinDuration    = "cfg_min_duration"
-	TraceVarCfgPidnsDev       = "cfg_pidns_dev"
-	TraceVarCfgPidnsIno       = "cfg_pidns_ino"
-	TraceVarCfgSample         = "cfg_sample"
-	TraceVarCfgStateful       = "cfg_stateful"
-	TraceVarCfgStopOnExec     = "cfg_stop_on_exec"
-	TraceVarGenerations       = "generations"
-	TraceVarKnown             = "known"
-	TraceVarLost              = "lost"
-	TraceVarUnusedArgsEvent   = "unused_args_event"
-	TraceVarUnusedCallEvent   = "unused_call_event"
-	TraceVarUnusedLostEvent   = "unused_lost_event"
-	TraceVarUnusedPythonEvent = "unused_python_event"
-	TraceVarUnusedStackEvent  = "unused_stack_event"
-	TraceVarUnusedTaskEvent   = "unused_task_event"
-	TraceVarUnusedUsdtEvent   = "unused_usdt_event"
+	TraceMapBuckets             = "buckets"
+	TraceMapCounters            = "counters"
+	TraceMapEmptyStack          = "empty_stack"
+	TraceMapEvents              = "events"
+	TraceMapHeld                = "held"
+	TraceMapLatencies           = "latencies"
+	TraceMapProcesses           = "processes"
+	TraceMapStacks              = "stacks"
+	TraceMapTids                = "tids"
+	TraceMapTooDeep             = "too_deep"
+	TraceMapUsdtSpecs           = "usdt_specs"
+	TraceProgEntryC             = "entry_c"
+	TraceProgEntryGo            = "entry_go"
+	TraceProgGoExit             = "go_exit"
+	TraceProgOnCgroup           = "on_cgroup"
+	TraceProgOnExec             = "on_exec"
+	TraceProgOnExit             = "on_exit"
+	TraceProgOnFork             = "on_fork"
+	TraceProgPythonEntry        = "python_entry"
+	TraceProgPythonReturn       = "python_return"
+	TraceProgRetC               = "ret_c"
+	TraceProgRetGo              = "ret_go"
+	TraceProgReturnC            = "return_c"
+	TraceProgUsdt               = "usdt"
+	TraceVarCfgAnnounce         = "cfg_announce"
+	TraceVarCfgComm             = "cfg_comm"
+	TraceVarCfgCountersStride   = "cfg_counters_stride"
+	TraceVarCfgFilterComm       = "cfg_filter_comm"
+	TraceVarCfgFilterTid        = "cfg_filter_tid"
+	TraceVarCfgFollow           = "cfg_follow"
+	TraceVarCfgLevel            = "cfg_level"
+	TraceVarCfgMaxDepth         = "cfg_max_depth"
+	TraceVarCfgMinDuration      = "cfg_min_duration"
+	TraceVarCfgPidnsDev         = "cfg_pidns_dev"
+	TraceVarCfgPidnsIno         = "cfg_pidns_ino"
+	TraceVarCfgSample           = "cfg_sample"
+	TraceVarCfgStateful         = "cfg_stateful"
+	TraceVarCfgStopOnExec       = "cfg_stop_on_exec"
+	TraceVarGenerations         = "generations"
+	TraceVarKnown               = "known"
+	TraceVarLost                = "lost"
+	TraceVarUnusedArgsEvent     = "unused_args_event"
+	TraceVarUnusedCallEvent     = "unused_call_event"
+	TraceVarUnusedLostEvent     = "unused_lost_event"
+	TraceVarUnusedPythonEvent   = "unused_python_event"
+	TraceVarUnusedStackEvent    = "unused_stack_event"
+	TraceVarUnusedTaskEvent     = "unused_task_event"
+	TraceVarUnusedUsdtEvent     = "unused_usdt_event"
+	TraceVarUnusedUsdtTextEvent = "unused_usdt_text_event"
 )
 
 // LoadTrace returns the embedded CollectionSpec for Trace.
@@ -276,30 +289,31 @@ type TraceMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TraceVariableSpecs struct {
-	CfgAnnounce       *ebpf.VariableSpec `ebpf:"cfg_announce"`
-	CfgComm           *ebpf.VariableSpec `ebpf:"cfg_comm"`
-	CfgCountersStride *ebpf.VariableSpec `ebpf:"cfg_counters_stride"`
-	CfgFilterComm     *ebpf.VariableSpec `ebpf:"cfg_filter_comm"`
-	CfgFilterTid      *ebpf.VariableSpec `ebpf:"cfg_filter_tid"`
-	CfgFollow         *ebpf.VariableSpec `ebpf:"cfg_follow"`
-	CfgLevel          *ebpf.VariableSpec `ebpf:"cfg_level"`
-	CfgMaxDepth       *ebpf.VariableSpec `ebpf:"cfg_max_depth"`
-	CfgMinDuration    *ebpf.VariableSpec `ebpf:"cfg_min_duration"`
-	CfgPidnsDev       *ebpf.VariableSpec `ebpf:"cfg_pidns_dev"`
-	CfgPidnsIno       *ebpf.VariableSpec `ebpf:"cfg_pidns_ino"`
-	CfgSample         *ebpf.VariableSpec `ebpf:"cfg_sample"`
-	CfgStateful       *ebpf.VariableSpec `ebpf:"cfg_stateful"`
-	CfgStopOnExec     *ebpf.VariableSpec `ebpf:"cfg_stop_on_exec"`
-	Generations       *ebpf.VariableSpec `ebpf:"generations"`
-	Known             *ebpf.VariableSpec `ebpf:"known"`
-	Lost              *ebpf.VariableSpec `ebpf:"lost"`
-	UnusedArgsEvent   *ebpf.VariableSpec `ebpf:"unused_args_event"`
-	UnusedCallEvent   *ebpf.VariableSpec `ebpf:"unused_call_event"`
-	UnusedLostEvent   *ebpf.VariableSpec `ebpf:"unused_lost_event"`
-	UnusedPythonEvent *ebpf.VariableSpec `ebpf:"unused_python_event"`
-	UnusedStackEvent  *ebpf.VariableSpec `ebpf:"unused_stack_event"`
-	UnusedTaskEvent   *ebpf.VariableSpec `ebpf:"unused_task_event"`
-	UnusedUsdtEvent   *ebpf.VariableSpec `ebpf:"unused_usdt_event"`
+	CfgAnnounce         *ebpf.VariableSpec `ebpf:"cfg_announce"`
+	CfgComm             *ebpf.VariableSpec `ebpf:"cfg_comm"`
+	CfgCountersStride   *ebpf.VariableSpec `ebpf:"cfg_counters_stride"`
+	CfgFilterComm       *ebpf.VariableSpec `ebpf:"cfg_filter_comm"`
+	CfgFilterTid        *ebpf.VariableSpec `ebpf:"cfg_filter_tid"`
+	CfgFollow           *ebpf.VariableSpec `ebpf:"cfg_follow"`
+	CfgLevel            *ebpf.VariableSpec `ebpf:"cfg_level"`
+	CfgMaxDepth         *ebpf.VariableSpec `ebpf:"cfg_max_depth"`
+	CfgMinDuration      *ebpf.VariableSpec `ebpf:"cfg_min_duration"`
+	CfgPidnsDev         *ebpf.VariableSpec `ebpf:"cfg_pidns_dev"`
+	CfgPidnsIno         *ebpf.VariableSpec `ebpf:"cfg_pidns_ino"`
+	CfgSample           *ebpf.VariableSpec `ebpf:"cfg_sample"`
+	CfgStateful         *ebpf.VariableSpec `ebpf:"cfg_stateful"`
+	CfgStopOnExec       *ebpf.VariableSpec `ebpf:"cfg_stop_on_exec"`
+	Generations         *ebpf.VariableSpec `ebpf:"generations"`
+	Known               *ebpf.VariableSpec `ebpf:"known"`
+	Lost                *ebpf.VariableSpec `ebpf:"lost"`
+	UnusedArgsEvent     *ebpf.VariableSpec `ebpf:"unused_args_event"`
+	UnusedCallEvent     *ebpf.VariableSpec `ebpf:"unused_call_event"`
+	UnusedLostEvent     *ebpf.VariableSpec `ebpf:"unused_lost_event"`
+	UnusedPythonEvent   *ebpf.VariableSpec `ebpf:"unused_python_event"`
+	UnusedStackEvent    *ebpf.VariableSpec `ebpf:"unused_stack_event"`
+	UnusedTaskEvent     *ebpf.VariableSpec `ebpf:"unused_task_event"`
+	UnusedUsdtEvent     *ebpf.VariableSpec `ebpf:"unused_usdt_event"`
+	UnusedUsdtTextEvent *ebpf.VariableSpec `ebpf:"unused_usdt_text_event"`
 }
 
 // TraceObjects contains all objects after they have been loaded into the kernel.
@@ -355,30 +369,31 @@ func (m *TraceMaps) Close() error {
 //
 // It can be passed to LoadTraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TraceVariables struct {
-	CfgAnnounce       *ebpf.Variable `ebpf:"cfg_announce"`
-	CfgComm           *ebpf.Variable `ebpf:"cfg_comm"`
-	CfgCountersStride *ebpf.Variable `ebpf:"cfg_counters_stride"`
-	CfgFilterComm     *ebpf.Variable `ebpf:"cfg_filter_comm"`
-	CfgFilterTid      *ebpf.Variable `ebpf:"cfg_filter_tid"`
-	CfgFollow         *ebpf.Variable `ebpf:"cfg_follow"`
-	CfgLevel          *ebpf.Variable `ebpf:"cfg_level"`
-	CfgMaxDepth       *ebpf.Variable `ebpf:"cfg_max_depth"`
-	CfgMinDuration    *ebpf.Variable `ebpf:"cfg_min_duration"`
-	CfgPidnsDev       *ebpf.Variable `ebpf:"cfg_pidns_dev"`
-	CfgPidnsIno       *ebpf.Variable `ebpf:"cfg_pidns_ino"`
-	CfgSample         *ebpf.Variable `ebpf:"cfg_sample"`
-	CfgStateful       *ebpf.Variable `ebpf:"cfg_stateful"`
-	CfgStopOnExec     *ebpf.Variable `ebpf:"cfg_stop_on_exec"`
-	Generations       *ebpf.Variable `ebpf:"generations"`
-	Known             *ebpf.Variable `ebpf:"known"`
-	Lost              *ebpf.Variable `ebpf:"lost"`
-	UnusedArgsEvent   *ebpf.Variable `ebpf:"unused_args_event"`
-	UnusedCallEvent   *ebpf.Variable `ebpf:"unused_call_event"`
-	UnusedLostEvent   *ebpf.Variable `ebpf:"unused_lost_event"`
-	UnusedPythonEvent *ebpf.Variable `ebpf:"unused_python_event"`
-	UnusedStackEvent  *ebpf.Variable `ebpf:"unused_stack_event"`
-	UnusedTaskEvent   *ebpf.Variable `ebpf:"unused_task_event"`
-	UnusedUsdtEvent   *ebpf.Variable `ebpf:"unused_usdt_event"`
+	CfgAnnounce         *ebpf.Variable `ebpf:"cfg_announce"`
+	CfgComm             *ebpf.Variable `ebpf:"cfg_comm"`
+	CfgCountersStride   *ebpf.Variable `ebpf:"cfg_counters_stride"`
+	CfgFilterComm       *ebpf.Variable `ebpf:"cfg_filter_comm"`
+	CfgFilterTid        *ebpf.Variable `ebpf:"cfg_filter_tid"`
+	CfgFollow           *ebpf.Variable `ebpf:"cfg_follow"`
+	CfgLevel            *ebpf.Variable `ebpf:"cfg_level"`
+	CfgMaxDepth         *ebpf.Variable `ebpf:"cfg_max_depth"`
+	CfgMinDuration      *ebpf.Variable `ebpf:"cfg_min_duration"`
+	CfgPidnsDev         *ebpf.Variable `ebpf:"cfg_pidns_dev"`
+	CfgPidnsIno         *ebpf.Variable `ebpf:"cfg_pidns_ino"`
+	CfgSample           *ebpf.Variable `ebpf:"cfg_sample"`
+	CfgStateful         *ebpf.Variable `ebpf:"cfg_stateful"`
+	CfgStopOnExec       *ebpf.Variable `ebpf:"cfg_stop_on_exec"`
+	Generations         *ebpf.Variable `ebpf:"generations"`
+	Known               *ebpf.Variable `ebpf:"known"`
+	Lost                *ebpf.Variable `ebpf:"lost"`
+	UnusedArgsEvent     *ebpf.Variable `ebpf:"unused_args_event"`
+	UnusedCallEvent     *ebpf.Variable `ebpf:"unused_call_event"`
+	UnusedLostEvent     *ebpf.Variable `ebpf:"unused_lost_event"`
+	UnusedPythonEvent   *ebpf.Variable `ebpf:"unused_python_event"`
+	UnusedStackEvent    *ebpf.Variable `ebpf:"unused_stack_event"`
+	UnusedTaskEvent     *ebpf.Variable `ebpf:"unused_task_event"`
+	UnusedUsdtEvent     *ebpf.Variable `ebpf:"unused_usdt_event"`
+	UnusedUsdtTextEvent *ebpf.Variable `ebpf:"unused_usdt_text_event"`
 }
 
 // TracePrograms contains all programs after they have been loaded into the kernel.

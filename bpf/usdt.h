@@ -36,7 +36,8 @@ struct usdt_arg {
 };
 
 struct usdt_spec {
-	__u64 nargs;
+	__u32 nargs;
+	__u8 texts[4]; /* arguments that may point to strings, MAX_USDT_ARGS for none; the last is unused */
 	struct usdt_arg args[MAX_USDT_ARGS];
 };
 
@@ -50,6 +51,7 @@ struct {
 } usdt_specs SEC(".maps");
 
 const struct usdt_event *unused_usdt_event __attribute__((unused));
+const struct usdt_text_event *unused_usdt_text_event __attribute__((unused));
 const struct python_event *unused_python_event __attribute__((unused));
 
 static __always_inline __u64 usdt_reg(struct pt_regs *ctx, __u16 off)
@@ -122,13 +124,42 @@ cut:
 	return true;
 }
 
+static __always_inline void fill_usdt(struct usdt_event *e, const struct where *w, __u32 nargs, __u32 unread,
+				      const __u64 *args)
+{
+	fill_header(&e->h, w, EVENT_USDT, bpf_ktime_get_ns());
+	e->nargs = nargs;
+	e->unread = unread;
+	for (int i = 0; i < MAX_USDT_ARGS; i++)
+		e->args[i] = args[i];
+}
+
+static __always_inline void fill_texts(struct usdt_text_event *e, const struct usdt_spec *spec)
+{
+	for (int i = 0; i < MAX_USDT_TEXTS; i++) {
+		struct usdt_text *t = &e->texts[i];
+		__u32 arg = spec->texts[i];
+		long n;
+
+		t->arg = arg;
+		t->len = 0;
+		if (arg >= MAX_USDT_ARGS)
+			continue;
+		n = bpf_probe_read_user_str(t->text, sizeof(t->text), (void *)e->u.args[arg]);
+		if (n > 0)
+			t->len = n;
+	}
+}
+
 SEC("uprobe")
 int usdt(struct pt_regs *ctx)
 {
+	__u64 args[MAX_USDT_ARGS];
+	struct usdt_text_event *te;
 	struct usdt_spec *spec;
 	struct usdt_event *e;
+	__u32 func, unread = 0;
 	struct where w;
-	__u32 func;
 
 	if (!locate(ctx, &w, false) || !wanted_thread(w.tid))
 		return 0;
@@ -140,20 +171,29 @@ int usdt(struct pt_regs *ctx)
 	if (!spec)
 		return 0;
 	report_lost(&w);
-	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
-	if (!e) {
+	for (int i = 0; i < MAX_USDT_ARGS; i++) {
+		args[i] = 0;
+		if (i < spec->nargs && !usdt_value(ctx, &spec->args[i], &args[i]))
+			unread |= 1 << i;
+	}
+	if (spec->texts[0] >= MAX_USDT_ARGS) {
+		e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+		if (!e) {
+			count_lost();
+			return 0;
+		}
+		fill_usdt(e, &w, spec->nargs, unread, args);
+		bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+		return 0;
+	}
+	te = bpf_ringbuf_reserve(&events, sizeof(*te), 0);
+	if (!te) {
 		count_lost();
 		return 0;
 	}
-	fill_header(&e->h, &w, EVENT_USDT, bpf_ktime_get_ns());
-	e->nargs = spec->nargs;
-	e->unread = 0;
-	for (int i = 0; i < MAX_USDT_ARGS; i++) {
-		e->args[i] = 0;
-		if (i < spec->nargs && !usdt_value(ctx, &spec->args[i], &e->args[i]))
-			e->unread |= 1 << i;
-	}
-	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+	fill_usdt(&te->u, &w, spec->nargs, unread, args);
+	fill_texts(te, spec);
+	bpf_ringbuf_submit(te, BPF_RB_NO_WAKEUP);
 	return 0;
 }
 

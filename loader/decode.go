@@ -1,6 +1,8 @@
 package loader
 
 import (
+	"unicode"
+	"unicode/utf8"
 	"unsafe"
 
 	"github.com/sbxtrace/sbxtrace/bpf"
@@ -21,7 +23,7 @@ func decode(raw []byte, e *trace.Event, py *pythonCalls) bool {
 	case trace.KindEntry, trace.KindExit, trace.KindGoExit:
 		return decodeCall(raw, e, py)
 	}
-	e.GoID, e.Args, e.Stack = 0, nil, nil
+	e.GoID, e.Args, e.Stack, e.Texts = 0, nil, nil, nil
 	switch e.Kind {
 	case trace.KindFork, trace.KindExec, trace.KindTaskExit, trace.KindProcessExit, trace.KindCandidate:
 		if len(raw) < int(unsafe.Sizeof(bpf.TraceTaskEvent{})) {
@@ -36,11 +38,7 @@ func decode(raw []byte, e *trace.Event, py *pythonCalls) bool {
 		l := (*bpf.TraceLostEvent)(unsafe.Pointer(&raw[0]))
 		e.Count, e.CPU, e.Cause = l.Count, l.Cpu, trace.LostCause(l.Cause)
 	case trace.KindUSDT:
-		if len(raw) < int(unsafe.Sizeof(bpf.TraceUsdtEvent{})) {
-			return false
-		}
-		u := (*bpf.TraceUsdtEvent)(unsafe.Pointer(&raw[0]))
-		e.Args, e.Unread = u.Args[:min(int(u.Nargs), len(u.Args))], u.Unread
+		return decodeStatic(raw, e)
 	default:
 		return false
 	}
@@ -73,6 +71,70 @@ func decodeCall(raw []byte, e *trace.Event, py *pythonCalls) bool {
 		return false
 	}
 	return true
+}
+
+// decodeStatic tells the records of static probes apart by their length.
+func decodeStatic(raw []byte, e *trace.Event) bool {
+	if len(raw) < int(unsafe.Sizeof(bpf.TraceUsdtEvent{})) {
+		return false
+	}
+	u := (*bpf.TraceUsdtEvent)(unsafe.Pointer(&raw[0]))
+	e.Args, e.Unread = u.Args[:min(int(u.Nargs), len(u.Args))], u.Unread
+	if len(raw) < int(unsafe.Sizeof(bpf.TraceUsdtTextEvent{})) {
+		return true
+	}
+	t := (*bpf.TraceUsdtTextEvent)(unsafe.Pointer(&raw[0]))
+	for i := range t.Texts {
+		x := &t.Texts[i]
+		if s := text(x.Text[:min(int(x.Len), len(x.Text))], len(x.Text)); s != "" && int(x.Arg) < len(e.Args) {
+			if e.Texts == nil {
+				e.Texts = make([]string, len(e.Args))
+			}
+			e.Texts[x.Arg] = s
+		}
+	}
+	return true
+}
+
+// leastText is the length of the shortest string that is taken for one: what
+// numbers look like one by chance is shorter.
+const leastText = 3
+
+// text returns the string that b is, which ends with its 0 byte, or "" if it
+// does not look like one. Where it fills all of room it was cut, and gets an
+// ellipsis.
+func text(b []byte, room int) string {
+	if len(b) < leastText+1 || b[len(b)-1] != 0 {
+		return ""
+	}
+	cut := len(b) == room
+	b = b[:len(b)-1]
+	if cut {
+		b = wholeRunes(b)
+	}
+	s := string(b)
+	for _, r := range s {
+		if r == utf8.RuneError || !unicode.IsPrint(r) && r != '\n' && r != '\t' && r != '\r' {
+			return ""
+		}
+	}
+	if cut {
+		s += "…"
+	}
+	return s
+}
+
+// wholeRunes leaves off the beginning of a character at the end of b.
+func wholeRunes(b []byte) []byte {
+	for n := 1; n < utf8.UTFMax && n <= len(b); n++ {
+		if end := b[len(b)-n:]; utf8.RuneStart(end[0]) {
+			if utf8.FullRune(end) {
+				return b
+			}
+			return b[:len(b)-n]
+		}
+	}
+	return b
 }
 
 func cString(b []byte) string {

@@ -26,11 +26,18 @@ func (s *Session) setUSDT(fns []Function) error {
 			continue
 		}
 		spec := bpf.TraceUsdtSpec{}
-		spec.Nargs = uint64(min(len(f.USDT), len(spec.Args)))
+		spec.Nargs = uint32(min(len(f.USDT), len(spec.Args)))
+		texts := spec.Texts[:0]
 		for j := range spec.Nargs {
 			a, to := &f.USDT[j], &spec.Args[j]
+			if a.Size == 8 && len(texts) < len(bpf.TraceUsdtTextEvent{}.Texts) {
+				texts = append(texts, uint8(j)) // as wide as an address
+			}
 			to.ValOff, to.RegOff, to.IdxRegOff = a.ValOff, a.RegOff, a.IdxRegOff
 			to.Kind, to.Size, to.Flags, to.Shift = a.Kind, a.Size, a.Flags, a.Shift
+		}
+		for len(texts) < len(spec.Texts) {
+			texts = append(texts, uint8(len(spec.Args))) // none
 		}
 		if err := s.coll.Maps["usdt_specs"].Put(uint32(f.ID), &spec); err != nil {
 			return fmt.Errorf("describe the arguments of static probe %d: %w", f.ID, err)

@@ -67,7 +67,8 @@ type Event struct {
 	Weight uint64 // Sample: what it stands for, in the unit of the profile's event
 	Cut    Cut    // Sample: why Stack ends before its outermost frame
 
-	Unread uint32 // USDT: bit i says that Args[i] could not be read
+	Unread uint32   // USDT: bit i says that Args[i] could not be read
+	Texts  []string // USDT: the string that Args[i] points to, "" where it points to none; may be shorter than Args
 
 	Child    uint32 // Fork: thread id of the new task
 	ChildPID uint32 // Fork: process id of the new task
@@ -150,6 +151,9 @@ func (c LostCause) String() string {
 	return "unknown"
 }
 
+// LangStatic is the language of static probes (USDT): what fires, and is no call.
+const LangStatic = "usdt"
+
 // Func describes one traced function for people and for exports.
 type Func struct {
 	ID      FuncID
@@ -161,5 +165,5 @@ type Func struct {
 	Size    uint64 // bytes, 0 unknown
 	File    string // source file, empty if unknown
 	Line    int    // source line, 0 if unknown
-	Lang    string // "c", "c++", "rust", "go", "python", …
+	Lang    string // "c", "c++", "rust", "go", "python", …; LangStatic
 }

@@ -18,7 +18,7 @@ const (
 // from the counters that levels count and latency keep in the kernel.
 type Row struct {
 	Func  FuncID
-	Calls uint64 // calls that ended, recursive ones included
+	Calls uint64 // calls that ended, recursive ones included; of a static probe how often it fired
 	Timed uint64 // calls whose duration is exact: the ones that Min, Max and Hist describe
 	Total uint64 // ns from entry to end, of calls that are not inside another call of the same function
 	Self  uint64 // ns outside traced callees, of all calls
@@ -157,13 +157,16 @@ func (s *Stats) Leave(_ *Lane, c *Call) {
 	}
 }
 
-// Event counts what was lost.
+// Event counts what was lost, and static probes.
 func (s *Stats) Event(e *Event) {
 	if e.Time != 0 {
 		s.at(e.Time)
 	}
-	if e.Kind == KindLost {
+	switch e.Kind {
+	case KindLost:
 		s.totals.Lost[min(int(e.Cause), NumLostCauses-1)] += e.Count
+	case KindUSDT:
+		s.row(e.Func).Calls++
 	}
 }
 
@@ -184,8 +187,30 @@ func (s *Stats) Rows(fns Functions) []Row {
 		row.Hist = &r.hist
 		rows = append(rows, row)
 	})
+	rows = JoinStatic(rows, fns)
 	SortRows(rows, fns, SortTotal)
 	return rows
+}
+
+// JoinStatic makes one row of the places that a static probe has in a file:
+// each is a function of its own, and all have one name.
+func JoinStatic(rows []Row, fns Functions) []Row {
+	type probe struct{ name, path string }
+	first := make(map[probe]int)
+	out := rows[:0]
+	for i := range rows {
+		r := rows[i]
+		if f := fns.Func(r.Func); f != nil && f.Lang == LangStatic {
+			id := probe{f.Name, f.Path}
+			if at, seen := first[id]; seen {
+				out[at].Merge(&r)
+				continue
+			}
+			first[id] = len(out)
+		}
+		out = append(out, r)
+	}
+	return out
 }
 
 // Totals returns the session's figures so far.

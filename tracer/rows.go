@@ -32,5 +32,5 @@ func (t *Tracer) Rows() ([]trace.Row, error) {
 			rows = append(rows, r)
 		}
 	}
-	return rows, nil
+	return trace.JoinStatic(rows, &t.funcs), nil
 }

@@ -24,7 +24,7 @@ func (t *Tracer) planStatic(p *process, mod *module, m mapped, plan *modulePlan)
 			t.note("%s: %v", sp.ID(), sp.Err)
 			continue
 		}
-		f := trace.Func{Name: sp.ID(), Path: m.Path, BuildID: mod.bin.BuildID, Offset: sp.Offset, Lang: "usdt"}
+		f := trace.Func{Name: sp.ID(), Path: m.Path, BuildID: mod.bin.BuildID, Offset: sp.Offset, Lang: trace.LangStatic}
 		if m.id != p.main {
 			f.Module = mod.name
 		}

@@ -278,6 +278,7 @@ func (j *JSON) Event(e *trace.Event) {
 		b = j.appendEvent(b, "usdt", e)
 		b = append(append(b, ','), j.name(e.Func).fields...)
 		b = appendHexArray(append(b, `,"args":`...), e.Args, e.Unread)
+		b = appendTexts(b, e.Texts)
 	case trace.KindDetached:
 		b = append(b, `{"type":"detached","ts":`...)
 		b = appendUint(b, e.Time)
@@ -297,6 +298,26 @@ func (j *JSON) Event(e *trace.Event) {
 		return
 	}
 	j.end(b)
+}
+
+// appendTexts appends the strings that arguments point to, null for those that
+// point to none, if there is one.
+func appendTexts(b []byte, texts []string) []byte {
+	if len(texts) == 0 {
+		return b
+	}
+	b = append(b, `,"texts":[`...)
+	for i, s := range texts {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		if s == "" {
+			b = append(b, "null"...)
+		} else {
+			b = appendString(b, s)
+		}
+	}
+	return append(b, ']')
 }
 
 func (j *JSON) appendEvent(b []byte, kind string, e *trace.Event) []byte {

@@ -134,6 +134,8 @@ var scenes = []struct {
 		s.wait(1000)
 		s.send(a.event(trace.Event{Kind: trace.KindUSDT, Func: fnProbe, Args: []uint64{0x55d0c0ffee00, 3, 0}, Unread: 1 << 2}))
 		a.leave(fnMain, 1000)
+		s.send(a.event(trace.Event{Kind: trace.KindUSDT, Func: fnProbe, Args: []uint64{0x55d0c0ffee00, ^uint64(0)},
+			Texts: []string{"SELECT 1,\n\t'\x1b[2J\u00e9'", ""}}))
 		s.send(a.event(trace.Event{Kind: trace.KindUSDT, Func: fnProbe}))
 	}},
 	{"held", func(s *stage) {

@@ -82,13 +82,13 @@ func (s *table) timeColumns() []column {
 		return column{
 			title: title, width: term.DurationWidth, rank: rank,
 			cell: func(r *trace.Row) string {
-				if needsTimed && r.Timed == 0 {
+				if needsTimed && r.Timed == 0 || !measured(r) {
 					return "–"
 				}
 				return string(term.AppendDuration(nil, value(r)))
 			},
 			color: func(r *trace.Row) string {
-				if needsTimed && r.Timed == 0 {
+				if needsTimed && r.Timed == 0 || !measured(r) {
 					return s.text.Dim
 				}
 				return s.text.Duration(value(r))
@@ -252,10 +252,16 @@ func (s *table) row(r *trace.Row) {
 // footer says how much was seen and what the table does not tell.
 func (s *table) footer() {
 	t := s.totals
-	var calls uint64
+	var calls, functions, hits, probes uint64
 	atLeast, over := 0, ""
 	for i := range s.rows {
-		calls += s.rows[i].Calls
+		if funcOf(s.fns, s.rows[i].Func).Lang == trace.LangStatic {
+			hits += s.rows[i].Calls
+			probes++
+		} else {
+			calls += s.rows[i].Calls
+			functions++
+		}
 		if s.rows[i].AtLeast {
 			atLeast++
 		}
@@ -266,7 +272,14 @@ func (s *table) footer() {
 	if len(s.rows) > 0 {
 		s.buf = append(s.buf, '\n')
 	}
-	s.line("", fmt.Sprintf("  %s of %s%s", term.Plural(calls, "call"), term.Plural(uint64(len(s.rows)), "function"), over))
+	var seen []string
+	if functions > 0 || probes == 0 {
+		seen = append(seen, term.Plural(calls, "call")+" of "+term.Plural(functions, "function"))
+	}
+	if probes > 0 {
+		seen = append(seen, term.Plural(hits, "hit")+" of "+term.Plural(probes, "static probe"))
+	}
+	s.line("", "  "+strings.Join(seen, " and ")+over)
 	for cause, n := range t.Lost {
 		if n > 0 {
 			s.line(s.text.Bold+s.text.Red, fmt.Sprintf("  ⚠ %s lost: %s", term.Plural(n, "event"), trace.LostCause(cause)))

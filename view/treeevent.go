@@ -87,7 +87,7 @@ func (t *Tree) printUSDT(e *trace.Event) {
 	n := t.name(e.Func)
 	b = append(b, t.text.Reset...)
 	b = append(append(b, "◆ "...), n.exit...)
-	b = appendArgs(b, e.Args, e.Unread)
+	b = appendStatic(b, e)
 	t.end(ls, append(b, n.module...))
 }
 

@@ -1,6 +1,7 @@
 package view
 
 import (
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -155,23 +156,56 @@ func (t *Tree) appendCall(b []byte, n *treeName, h *heldCall) []byte {
 		return append(b, n.plain...)
 	}
 	b = append(b, n.call...)
-	return appendArgs(b, h.args[:min(int(h.nargs), len(h.args))], 0)
+	return appendArgs(b, h.args[:min(int(h.nargs), len(h.args))])
 }
 
-// appendArgs appends args in parentheses; those of unread's bits as unknown.
-func appendArgs(b []byte, args []uint64, unread uint32) []byte {
+// appendArgs appends raw registers in parentheses.
+func appendArgs(b []byte, args []uint64) []byte {
 	b = append(b, '(')
 	for i, a := range args {
 		if i > 0 {
 			b = append(b, ", "...)
 		}
-		if unread&(1<<i) != 0 {
+		b = appendHex(b, a)
+	}
+	return append(b, ')')
+}
+
+// appendStatic appends the arguments of a static probe in parentheses: those of
+// unread's bits as unknown, strings, numbers, and what is rather an address.
+func appendStatic(b []byte, e *trace.Event) []byte {
+	b = append(b, '(')
+	for i, a := range e.Args {
+		if i > 0 {
+			b = append(b, ", "...)
+		}
+		switch n := int64(a); {
+		case e.Unread&(1<<i) != 0:
 			b = append(b, '?')
-		} else {
+		case i < len(e.Texts) && e.Texts[i] != "":
+			b = appendQuoted(b, e.Texts[i])
+		case n > -1<<31 && n < 1<<32:
+			b = strconv.AppendInt(b, n, 10)
+		default:
 			b = appendHex(b, a)
 		}
 	}
 	return append(b, ')')
+}
+
+// appendQuoted appends text in quotes, on one line: a statement of SQL may have
+// been written on several.
+func appendQuoted(b []byte, text string) []byte {
+	b = append(b, '"')
+	blank := false
+	for _, r := range term.Clean(strings.NewReplacer("\n", " ", "\t", " ", "\r", " ").Replace(text)) {
+		if r == ' ' && blank {
+			continue
+		}
+		blank = r == ' '
+		b = utf8.AppendRune(b, r)
+	}
+	return append(b, '"')
 }
 
 // appendEnd appends return value, module and how the call ended.
