@@ -199,23 +199,37 @@ func attachEach(mod *attached, prog *ebpf.Program, ret bool, at *sites) ([]link.
 }
 
 // Remove detaches functions while the others of their groups go on: no event
-// of those is lost or doubled. Functions that are not attached are ignored.
-func (s *Session) Remove(ids ...trace.FuncID) error {
+// of those is lost or doubled. Functions that are not attached are ignored. The
+// groups go in the order of ids, and gone is told of each as its turn comes:
+// nothing of its functions counts from the time at on (ns, CLOCK_MONOTONIC) but
+// what a program is in the middle of. The sites follow within some tens of
+// milliseconds.
+func (s *Session) Remove(ids []trace.FuncID, gone func(ids []trace.FuncID, at uint64)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := make(map[trace.FuncID]bool, len(ids))
-	touched := make(map[*group]bool)
+	var touched []*group
 	for _, id := range ids {
 		for _, g := range s.owner[id] {
 			out[id] = true
-			touched[g] = true
+			if !slices.Contains(touched, g) {
+				touched = append(touched, g)
+			}
 		}
 		delete(s.owner, id)
 	}
 	var errs []error
-	for g := range touched {
-		keep := slices.DeleteFunc(slices.Clone(g.functions), func(f Function) bool { return out[f.ID] })
-		errs = append(errs, s.renew(g, keep))
+	for _, g := range touched {
+		var keep []Function
+		var removed []trace.FuncID
+		for _, f := range g.functions {
+			if out[f.ID] {
+				removed = append(removed, f.ID)
+			} else {
+				keep = append(keep, f)
+			}
+		}
+		errs = append(errs, s.renew(g, keep, func() { gone(removed, Now()) }))
 	}
 	return errors.Join(errs...)
 }
@@ -250,7 +264,7 @@ func (s *Session) Change(pid uint32, fns []Function) error {
 					s.disown(f.ID, g)
 				}
 			}
-			errs = append(errs, s.renew(g, next))
+			errs = append(errs, s.renew(g, next, func() {}))
 		}
 	}
 	return errors.Join(errs...)
@@ -264,12 +278,14 @@ func (s *Session) disown(id trace.FuncID, g *group) {
 	}
 }
 
-// renew replaces the links of g by ones for the functions in keep.
-func (s *Session) renew(g *group, keep []Function) error {
+// renew replaces the links of g by ones for the functions in keep. It calls
+// before when the new ones are in and do not count yet.
+func (s *Session) renew(g *group, keep []Function, before func()) error {
 	next := *g
 	next.functions = keep
 	next.generation = g.generation%255 + 1
 	links, err := s.attachGroup(&next)
+	before()
 	if err != nil {
 		// The module may be gone, with its process: then so are its calls.
 		s.shared.setGeneration(g.id, inactive)
@@ -278,7 +294,9 @@ func (s *Session) renew(g *group, keep []Function) error {
 	}
 	old := g.links
 	g.functions, g.generation, g.links = keep, next.generation, links
-	closeLinks(old)
+	// The kernel takes the sites out at once and then waits for grace periods,
+	// which the next group need not do.
+	s.closing.Go(func() { closeLinks(old) })
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("attach the rest of a group anew: %w", err)
 	}

@@ -106,6 +106,7 @@ type Session struct {
 	owner     map[trace.FuncID][]*group
 	groupUse  [maxGroups]bool
 	nextGroup uint16
+	closing   sync.WaitGroup // links of groups that were replaced
 }
 
 // New loads the programs. It attaches nothing but the scheduler's tracepoints.
@@ -432,6 +433,7 @@ func (s *Session) Close() error {
 	s.mu.Unlock()
 
 	s.detach(groups)
+	s.closing.Wait()
 	closeLinks(s.tasks)
 	var errs []error
 	if s.coll != nil && s.cfg.StopOnExec {

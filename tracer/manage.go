@@ -18,7 +18,7 @@ func (t *Tracer) manage(ctx context.Context) {
 	tick := time.NewTicker(governorPeriod)
 	defer tick.Stop()
 	t.latecomers()
-	t.calibrate(ctx)
+	t.takeCosts(ctx)
 	t.mu.Lock()
 	looked, cpu := t.attached, t.cpu
 	t.mu.Unlock()
@@ -43,15 +43,19 @@ func (t *Tracer) manage(ctx context.Context) {
 			t.mu.Unlock()
 		case <-tick.C:
 			now := time.Now()
-			t.govern(now.Sub(looked), cpu)
+			if t.govern(now.Sub(looked), cpu) {
+				now = time.Now()
+				tick.Reset(governorPeriod)
+			}
 			looked = now
 		}
 	}
 }
 
-// calibrate measures what probes cost here. Where that is not possible the
-// costs known for this kind of machine stand.
+// calibrate measures what probes cost here, while symbols are being read. Where
+// that is not possible the costs known for this kind of machine stand.
 func (t *Tracer) calibrate(ctx context.Context) {
+	defer close(t.measured)
 	if t.governor == nil {
 		return
 	}
@@ -59,14 +63,27 @@ func (t *Tracer) calibrate(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.cost = uprobes.CostModel{Return: c.ReturnNS}
-	t.cost.Hit[uprobes.Emulated] = c.EntryEmulatedNS
-	t.cost.Hit[uprobes.SingleStepped] = c.EntrySteppedNS
-	t.cost.Hit[uprobes.Nop5Optimized] = c.EntryNop5NS
+	m := uprobes.CostModel{Return: c.ReturnNS}
+	m.Hit[uprobes.Emulated] = c.EntryEmulatedNS
+	m.Hit[uprobes.SingleStepped] = c.EntrySteppedNS
+	m.Hit[uprobes.Nop5Optimized] = c.EntryNop5NS
 	if c.EntryNop5NS == 0 {
-		t.cost.Hit[uprobes.Nop5Optimized] = c.EntryEmulatedNS
+		m.Hit[uprobes.Nop5Optimized] = c.EntryEmulatedNS
+	}
+	t.measured <- m
+}
+
+// takeCosts waits for what calibrate measures.
+func (t *Tracer) takeCosts(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case m, ok := <-t.measured:
+		if !ok {
+			return
+		}
+		t.mu.Lock()
+		t.cost = m
+		t.mu.Unlock()
 	}
 }
 
@@ -93,38 +110,55 @@ func (t *Tracer) processEvent(e *trace.Event) bool {
 	return len(t.processes) > 0
 }
 
-// govern takes out functions that cost the targets too much.
-func (t *Tracer) govern(elapsed time.Duration, last cpuTimes) {
+// programCost is what the programs' own work adds to the cost of a hit, which
+// is measured with an empty program.
+const programCost = 1.3
+
+// govern takes out functions that cost the targets too much, and reports
+// whether there were any.
+func (t *Tracer) govern(elapsed time.Duration, last cpuTimes) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.governor == nil {
-		return
+		return false
 	}
 	for _, w := range t.unwatched {
 		if t.gone[w.id] {
 			continue
 		}
-		t.governor.watch(w.id, float64(t.cost.EstimateCall(&w.plan)))
+		t.governor.watch(w.id, w.size, programCost*float64(t.cost.EstimateCall(&w.plan)))
 	}
 	t.unwatched = nil
 	used := last.update(t.processes)
 	out := t.governor.look(elapsed, used, t.loader.Hits)
 	if len(out) == 0 {
-		return
+		return false
 	}
 	ids := make([]trace.FuncID, len(out))
+	rates := make(map[trace.FuncID]hot, len(out))
 	for i, h := range out {
 		ids[i] = h.id
+		rates[h.id] = h
 		t.governor.forget(h.id)
 		t.gone[h.id] = true
 	}
-	if err := t.loader.Remove(ids...); err != nil {
+	err := t.loader.Remove(ids, func(now []trace.FuncID, at uint64) {
+		list := make([]trace.Event, 0, len(now))
+		for _, id := range now {
+			if h, ok := rates[id]; ok { // once, however many processes it is attached to
+				list = append(list, trace.Event{Kind: trace.KindDetached, Time: at, Func: h.id, Count: h.rate})
+				delete(rates, id)
+			}
+		}
+		t.told.add(list...)
+	})
+	if err != nil {
 		t.note("take out hot functions: %v", err)
 	}
-	now := loader.Now()
-	for _, h := range out {
-		t.told = append(t.told, trace.Event{Kind: trace.KindDetached, Time: now, Func: h.id, Count: h.rate})
-	}
+	// What happened meanwhile is no measure of what is left.
+	t.governor.skip(t.loader.Hits)
+	last.update(t.processes)
+	return true
 }
 
 // count is "1 function" or "2 functions".

@@ -119,7 +119,7 @@ func (t *Tracer) attachModule(p *process, m mapped) error {
 	if err != nil {
 		return err
 	}
-	if err := t.loader.Attach(loader.Module{Path: path, PID: scope, Functions: plan.functions}); err != nil {
+	if err := t.loader.Attach(loader.Module{Path: path, PID: scope, Functions: t.left(plan.functions)}); err != nil {
 		return err
 	}
 	known.scopes[scope] = kind
@@ -146,6 +146,15 @@ func (m *module) mayBe(other *module) bool {
 		return true
 	}
 	return m.bin != nil && other.bin != nil && m.bin.BuildID != "" && m.bin.BuildID == other.bin.BuildID
+}
+
+// left are the functions that the governor has not taken out.
+func (t *Tracer) left(all []loader.Function) []loader.Function {
+	gone := func(f loader.Function) bool { return t.gone[f.ID] }
+	if len(t.gone) == 0 || !slices.ContainsFunc(all, gone) {
+		return all
+	}
+	return slices.DeleteFunc(slices.Clone(all), gone)
 }
 
 // usedByOthers reports whether a process that is no target runs p's program.
@@ -294,7 +303,7 @@ func (t *Tracer) planFunctions(p *process, mod *module, m mapped, kind planKind,
 		c := &placed[i]
 		plan.functions = append(plan.functions, loader.Function{ID: ids[i], Probes: probes(&c.Function, c.Plan, t.opt.Level)})
 		if t.governor != nil {
-			w := watched{id: ids[i], plan: uprobes.Plan{Entry: c.Plan.Entry}}
+			w := watched{id: ids[i], size: c.Function.Size, plan: uprobes.Plan{Entry: c.Plan.Entry}}
 			if t.opt.Level > loader.LevelCount && len(c.Plan.Returns) > 0 {
 				w.plan.Returns = c.Plan.Returns[:1:1]
 			}

@@ -271,7 +271,7 @@ func (t *Tracer) candidate(pid uint32) error {
 	if err := t.add([]uint32{pid}, func(_ uint32, err error) error { return err }); err != nil {
 		return err
 	}
-	t.told = append(t.told, threadNames(pid)...)
+	t.told.add(threadNames(pid)...)
 	comm, err := symbolizer.Comm(int(pid))
 	if err != nil {
 		return err

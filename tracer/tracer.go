@@ -63,6 +63,8 @@ type Tracer struct {
 
 	loadDone chan struct{}
 	loadErr  error
+	measured chan uprobes.CostModel // closed without one where costs cannot be measured
+	forgo    context.CancelFunc     // ends the measurement
 
 	maps    *loader.MapWatcher // nil: mapsErr says why
 	mapsErr error
@@ -70,6 +72,7 @@ type Tracer struct {
 	began   time.Time
 
 	work queue[trace.Event] // process events for the manager
+	told *told              // by the manager, for the consumer of events
 	late chan uint32        // pids that mapped a file
 
 	mu        sync.Mutex
@@ -77,8 +80,7 @@ type Tracer struct {
 	modules   map[fileID]*module
 	matchers  []*uprobes.Matcher
 	governor  *governor
-	unwatched []watched     // functions that the governor does not know yet
-	told      []trace.Event // by the manager, not yet passed on; in order
+	unwatched []watched // functions that the governor does not know yet
 	gone      map[trace.FuncID]bool
 	internal  map[trace.FuncID]bool // probes of our own, no function of the user's
 	report    Report
@@ -94,6 +96,7 @@ type Tracer struct {
 // watched is a function with what decides the cost of a call.
 type watched struct {
 	id   trace.FuncID
+	size uint64       // bytes of code
 	plan uprobes.Plan // entry, and one return
 }
 
@@ -111,7 +114,9 @@ func New(o Options) (*Tracer, error) {
 		began:     time.Now(),
 		work:      queue[trace.Event]{ready: make(chan struct{}, 1)},
 		late:      make(chan uint32, 4096),
+		told:      newTold(),
 		loadDone:  make(chan struct{}),
+		measured:  make(chan uprobes.CostModel, 1),
 		processes: make(map[uint32]*process),
 		modules:   make(map[fileID]*module),
 		gone:      make(map[trace.FuncID]bool),
@@ -128,6 +133,9 @@ func New(o Options) (*Tracer, error) {
 		}
 	}
 	go t.load()
+	ctx, cancel := context.WithCancel(context.Background())
+	t.forgo = cancel
+	go t.calibrate(ctx)
 	t.maps, t.mapsErr = loader.WatchMaps(t.mapped)
 	return t, nil
 }
@@ -249,6 +257,7 @@ func (t *Tracer) Attached() uint64 {
 // Close takes all probes out. It is safe to call twice.
 func (t *Tracer) Close() error {
 	var errs []error
+	t.forgo()
 	if t.maps != nil {
 		errs = append(errs, t.maps.Close())
 	}
@@ -272,6 +281,7 @@ type handler struct {
 	t      *Tracer
 	pairer *trace.Pairer
 	tap    trace.Tap // may be nil
+	gone   gone      // what the pairer knows to be removed
 	now    uint64
 }
 
@@ -295,10 +305,18 @@ func (h *handler) region(pid uint32, sp uint64) (trace.Region, bool) {
 
 // Event passes an event on, process events to the manager too.
 func (h *handler) Event(e *trace.Event) {
+	if h.t.told.due(e.Time) {
+		h.hear(e.Time)
+	}
 	switch e.Kind {
 	case trace.KindCandidate:
 		h.t.work.put(*e)
 		return // nothing that happened in a target
+	case trace.KindEntry, trace.KindExit:
+		// A hit may come between the time of a removal and the removal.
+		if h.gone.has(e.Func) {
+			return
+		}
 	case trace.KindFork, trace.KindExec, trace.KindProcessExit:
 		h.t.work.put(*e)
 	}
@@ -314,23 +332,26 @@ func (h *handler) observe(e *trace.Event) {
 	}
 }
 
-// Tick passes on what the manager has to say (functions that were removed, the
-// names of threads), once every event from before is through.
+// Tick passes on that every event before now is through.
 func (h *handler) Tick(now uint64) {
 	h.now = now
-	h.t.mu.Lock()
-	var due []trace.Event
-	for len(h.t.told) > 0 && h.t.told[0].Time <= now {
-		due = append(due, h.t.told[0])
-		h.t.told = h.t.told[1:]
-	}
-	h.t.mu.Unlock()
-	for i := range due {
-		h.observe(&due[i])
+	if h.t.told.due(now) {
+		h.hear(now)
 	}
 	h.pairer.Tick(now)
 	if h.tap != nil {
 		h.tap.Tick(now)
+	}
+}
+
+// hear passes on what the manager said up to now. The calls of functions that
+// were removed end there.
+func (h *handler) hear(now uint64) {
+	for _, e := range h.t.told.take(now) {
+		if e.Kind == trace.KindDetached {
+			h.gone.add(e.Func)
+		}
+		h.observe(&e)
 	}
 }
 

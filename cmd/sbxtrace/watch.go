@@ -125,7 +125,9 @@ func (w *watch) summary(orphans uint64) error {
 		}
 		totals.Calls, totals.First, totals.Last = 0, w.tracer.Attached(), loader.Now()
 		for i := range rows {
-			totals.Calls += rows[i].Calls
+			if w.tracer.Functions().Func(rows[i].Func).Lang != trace.LangStatic {
+				totals.Calls += rows[i].Calls
+			}
 		}
 	}
 	key, err := trace.ParseSortKey(w.flags.sort)
@@ -264,20 +266,27 @@ func untilSignal() (context.Context, context.CancelFunc) {
 	return ctx, stop
 }
 
-// skippedNote tells of functions that were selected and cannot be probed.
+// skippedNote tells of functions that were selected and cannot be probed. Parts
+// that compilers split off functions are none.
 func skippedNote(r tracer.Report) string {
-	if len(r.Skipped) == 0 {
-		return ""
-	}
 	const most = 3
 	var names []string
-	for _, c := range r.Skipped[:min(most, len(r.Skipped))] {
-		names = append(names, c.Function.Name)
+	n := 0
+	for i := range r.Skipped {
+		if r.Skipped[i].Function.Fragment {
+			continue
+		}
+		if n++; n <= most {
+			names = append(names, r.Skipped[i].Function.Name)
+		}
+	}
+	if n == 0 {
+		return ""
 	}
 	more := ""
-	if n := len(r.Skipped) - most; n > 0 {
-		more = fmt.Sprintf(" and %d more", n)
+	if n > most {
+		more = fmt.Sprintf(" and %d more", n-most)
 	}
 	return fmt.Sprintf("%s cannot be probed: %s%s (`sbxtrace functions --verbose` says why)",
-		count(len(r.Skipped), "function"), strings.Join(names, ", "), more)
+		count(n, "function"), strings.Join(names, ", "), more)
 }
