@@ -34,6 +34,7 @@ enum event_flags {
 	FLAG_HOOKED = 1 << 2,
 	FLAG_RETURN = 1 << 3,
 	FLAG_KERNEL = 1 << 4,
+	FLAG_WAKER = 1 << 5,
 };
 
 enum lost_cause {
@@ -142,10 +143,15 @@ struct python_event {
 	__u8 func[PYTHON_FUNC_LEN];
 };
 
-/* One sample. Stacks are innermost first, of callers the last byte of the call. */
+/*
+ * One sample, or with a count of 0 a stack that samples are counted of in map
+ * totals. Stacks are innermost first, of callers the last byte of the call.
+ */
 struct sample_event {
 	struct event_header h;
+	__u64 count;
 	__u64 weight;
+	__u64 id; /* of the stack, by which it is counted; 0: only this one sample has it */
 	__u64 goid;
 	__u32 cpu;
 	__u16 user; /* addresses of the user stack, which come first */

@@ -3,50 +3,150 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-3-Clause */
 /*
  * Sampling. Hooks:
- *   on_tick                     perf event of each CPU: the cpu-clock software event
- *   unwind_tick                 its continuation, by tail calls, 32 frames each
+ *   on_tick       perf event of each CPU: the cpu-clock software event, page faults
+ *   on_switch     raw tracepoint sched_switch: threads that stop running
+ *   on_waking     raw tracepoint sched_waking: who makes them runnable
+ *   unwind_…      the continuation of each, by tail calls, 32 frames at a time
+ *   finish_…      what it ends with: the unwound stack is sent or counted
  *   on_fork, on_exec, on_exit   scheduler tracepoints
- * Minimum kernel: 5.15 (bpf_task_pt_regs).
+ * A session loads those that it needs. Minimum kernel: 5.15 (bpf_task_pt_regs).
+ *
+ * A sample is sent whole, or, where there may be very many (cfg_count), its stack
+ * is sent once and the samples are counted in map totals.
  */
 #include "unwind.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Forces the record type into BTF for bpf2go. */
+/* Forces the record types into BTF for bpf2go. */
 const struct sample_event *unused_sample_event __attribute__((unused));
 const struct mapping *unused_mapping __attribute__((unused));
 const struct unwind_page *unused_unwind_page __attribute__((unused));
 const struct unwind_rule *unused_unwind_rule __attribute__((unused));
 
+/* What a thread that does not run is taken for. */
+enum off_cpu {
+	OFF_NONE,
+	OFF_BLOCKED, /* sleeping, whatever for */
+	OFF_LOCK, /* sleeping in the futex system call */
+	OFF_ANY, /* sleeping, or runnable while another thread runs */
+};
+
 const volatile bool cfg_all; /* processes that are not in targets too */
 const volatile bool cfg_follow; /* children of targets are targets */
 const volatile bool cfg_kernel; /* kernel stacks too */
-const volatile __u64 cfg_weight; /* of each sample */
+const volatile bool cfg_count; /* count samples here */
+const volatile bool cfg_wakers; /* stacks of wakers, too */
+const volatile __u32 cfg_off_cpu; /* enum off_cpu */
+const volatile __u64 cfg_weight; /* of each sample of on_tick */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 24); /* load */
 } events SEC(".maps");
 
-/* Samples that found the ring full, by CPU. */
+/* Samples that found the ring or the map of their count full, by CPU. */
 __u64 lost[1024] SEC(".data.lost");
+
+/* What programs that may interrupt each other work with. */
+enum {
+	UNWINDER_TICK,
+	UNWINDER_SWITCH,
+	UNWINDER_WAKING,
+	UNWINDERS,
+};
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, UNWINDERS);
 	__type(key, __u32);
 	__type(value, struct unwinder);
 } unwinders SEC(".maps");
 
+struct total_key {
+	__u32 pid;
+	__u32 tid;
+	__u64 stack;
+	__u64 waker; /* stack of the waker, 0 for none */
+};
+
+struct total {
+	__u64 count;
+	__u64 weight;
+};
+
+/* Maps that programs change under locks of the scheduler have all their memory from the start. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536); /* load */
+	__type(key, struct total_key);
+	__type(value, struct total);
+} totals SEC(".maps");
+
+/* Stacks that were sent. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536); /* load */
+	__type(key, __u64);
+	__type(value, __u8);
+} seen SEC(".maps");
+
+/* A thread that does not run. */
+struct waiting {
+	__u64 since;
+	__u64 stack;
+	__u64 waker;
+	__u32 pid;
+	__u32 tid;
+};
+
+/* By the thread's id in the initial pid namespace. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536); /* load */
+	__type(key, __u32);
+	__type(value, struct waiting);
+} blocked SEC(".maps");
+
+const struct total_key *unused_total_key __attribute__((unused));
+const struct total *unused_total __attribute__((unused));
+const struct waiting *unused_waiting __attribute__((unused));
+
+/* Continuations, the same in each map of programs. */
+enum { UNWIND, FINISH };
+
 int unwind_tick(struct bpf_perf_event_data *ctx);
+int finish_tick(struct bpf_perf_event_data *ctx);
+int unwind_switch(struct bpf_raw_tracepoint_args *ctx);
+int finish_switch(struct bpf_raw_tracepoint_args *ctx);
+int unwind_waking(struct bpf_raw_tracepoint_args *ctx);
+int finish_waking(struct bpf_raw_tracepoint_args *ctx);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, 2);
 	__uint(key_size, sizeof(__u32));
 	__array(values, int(struct bpf_perf_event_data *));
 } tick_programs SEC(".maps") = {
-	.values = { [0] = (void *)&unwind_tick },
+	.values = { [UNWIND] = (void *)&unwind_tick, [FINISH] = (void *)&finish_tick },
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 2);
+	__uint(key_size, sizeof(__u32));
+	__array(values, int(struct bpf_raw_tracepoint_args *));
+} switch_programs SEC(".maps") = {
+	.values = { [UNWIND] = (void *)&unwind_switch, [FINISH] = (void *)&finish_switch },
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 2);
+	__uint(key_size, sizeof(__u32));
+	__array(values, int(struct bpf_raw_tracepoint_args *));
+} waking_programs SEC(".maps") = {
+	.values = { [UNWIND] = (void *)&unwind_waking, [FINISH] = (void *)&finish_waking },
 };
 
 static __always_inline void count_lost(void)
@@ -54,14 +154,12 @@ static __always_inline void count_lost(void)
 	__sync_fetch_and_add(&lost[bpf_get_smp_processor_id() & 1023], 1);
 }
 
-static __always_inline struct unwinder *my_unwinder(void)
+static __always_inline struct unwinder *my_unwinder(__u32 which)
 {
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&unwinders, &zero);
+	return bpf_map_lookup_elem(&unwinders, &which);
 }
 
-/* Whether the current process is wanted; the unwinder gets what is known of it. */
+/* Whether the process is wanted; the unwinder gets what is known of it. */
 static __always_inline bool wanted(struct unwinder *u, __u32 pid)
 {
 	struct target *t = bpf_map_lookup_elem(&targets, &pid);
@@ -86,12 +184,19 @@ static __always_inline void describe(struct unwinder *u, __u32 pid, __u32 tid)
 	h->kind = EVENT_SAMPLE;
 	h->pad = 0;
 	h->flags = 0;
+	u->e.count = 1;
 	u->e.weight = cfg_weight;
+	u->e.id = 0;
 	u->e.goid = 0;
 	u->e.cpu = bpf_get_smp_processor_id();
 	u->e.user = u->e.kernel = 0;
 	u->e.cut = CUT_NONE;
+	u->depth = 0;
 	bpf_get_current_comm(u->e.comm, sizeof(u->e.comm));
+	if (cfg_count) {
+		u->hash = mix(mix(pid, *(__u64 *)u->e.comm), *(__u64 *)(u->e.comm + 8));
+		u->e.count = u->e.weight = 0;
+	}
 }
 
 /* The goroutine that runs, also while it is on the system stack. */
@@ -113,14 +218,16 @@ static __always_inline void find_goroutine(struct unwinder *u)
 	bpf_probe_read_user(&u->e.goid, sizeof(u->e.goid), (void *)(g + u->target.go_id));
 }
 
-/* Sends the sample. */
-static __always_inline void finish(void *ctx, struct unwinder *u, bool kernel)
+/*
+ * Sends the sample, or if samples are counted the stack unless it was sent
+ * before. Returns the stack's id.
+ */
+static __always_inline __u64 finish(void *ctx, struct unwinder *u, bool kernel)
 {
-	__u64 n = u->depth, size;
+	__u64 n = VOLATILE(u->depth) & (2 * MAX_SAMPLE_USER - 1), size, id = 0;
+	__u8 yes = 1;
 	long k = 0;
 
-	if (n > MAX_SAMPLE_USER)
-		n = MAX_SAMPLE_USER;
 	u->e.user = n;
 	if (!u->target.mappings && n)
 		u->e.cut = CUT_NOT_LOADED;
@@ -128,13 +235,63 @@ static __always_inline void finish(void *ctx, struct unwinder *u, bool kernel)
 		k = bpf_get_stack(ctx, &u->e.stack[n], MAX_SAMPLE_KERNEL * 8, 0);
 		if (k < 0)
 			k = 0;
-		u->e.kernel = k / 8;
+		VOLATILE(u->e.kernel) = k / 8;
 	}
-	size = __builtin_offsetof(struct sample_event, stack) + n * 8 + k;
-	if (size > sizeof(u->e))
-		size = sizeof(u->e);
-	if (bpf_ringbuf_output(&events, &u->e, size, BPF_RB_NO_WAKEUP))
+	if (cfg_count) {
+		for (__u64 i = 0; i < MAX_SAMPLE_KERNEL; i++) {
+			if (i >= VOLATILE(u->e.kernel))
+				break;
+			VOLATILE(u->hash) = mix(VOLATILE(u->hash), VOLATILE(u->e.stack[(VOLATILE(u->depth) + i) & (2 * MAX_SAMPLE_USER - 1)]));
+		}
+		id = VOLATILE(u->hash) | 1;
+		u->e.id = id;
+		if (bpf_map_lookup_elem(&seen, &id))
+			return id;
+	}
+	size = __builtin_offsetof(struct sample_event, stack) + n * 8 + VOLATILE(u->e.kernel) * 8;
+	size &= 16383;
+	if (bpf_ringbuf_output(&events, &u->e, size, BPF_RB_NO_WAKEUP)) {
 		count_lost();
+		return 0;
+	}
+	if (cfg_count)
+		bpf_map_update_elem(&seen, &id, &yes, BPF_ANY);
+	return id;
+}
+
+/* Goes on for some frames, then to itself or to the end. */
+static __always_inline int unwind_frames(void *ctx, struct unwinder *u, void *programs)
+{
+	if (!u)
+		return 0;
+	for (__u64 i = 0; i < FRAMES_PER_PROGRAM; i++) {
+		if (next_frame(u) == STEP_DONE) {
+			bpf_tail_call(ctx, programs, FINISH);
+			return 0;
+		}
+	}
+	if (VOLATILE(u->depth) >= MAX_SAMPLE_USER) {
+		u->e.cut = CUT_TOO_DEEP;
+		bpf_tail_call(ctx, programs, FINISH);
+		return 0;
+	}
+	bpf_tail_call(ctx, programs, UNWIND);
+	return 0;
+}
+
+static __always_inline void count(const struct total_key *key, __u64 n, __u64 weight)
+{
+	struct total *t = bpf_map_lookup_elem(&totals, key), first = { n, weight };
+
+	if (!t && bpf_map_update_elem(&totals, key, &first, BPF_NOEXIST)) {
+		t = bpf_map_lookup_elem(&totals, key); /* another CPU was faster, or there is no room */
+		if (!t)
+			return count_lost();
+	} else if (!t) {
+		return;
+	}
+	__sync_fetch_and_add(&t->count, n);
+	__sync_fetch_and_add(&t->weight, weight);
 }
 
 static __always_inline bool user_mode(struct bpf_perf_event_data *ctx)
@@ -146,30 +303,42 @@ static __always_inline bool user_mode(struct bpf_perf_event_data *ctx)
 #endif
 }
 
-SEC("perf_event")
-int unwind_tick(struct bpf_perf_event_data *ctx)
+/* Begins with where the current thread has entered the kernel; false if it is no user's. */
+static __always_inline bool start_in_kernel(struct unwinder *u, struct pt_regs *regs)
 {
-	struct unwinder *u = my_unwinder();
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	u->e.h.flags |= FLAG_KERNEL;
+	return !(task->flags & PF_KTHREAD) && task->mm &&
+	       !bpf_probe_read_kernel(regs, sizeof(*regs), (void *)bpf_task_pt_regs(task));
+}
+
+SEC("perf_event")
+int finish_tick(struct bpf_perf_event_data *ctx)
+{
+	struct unwinder *u = my_unwinder(UNWINDER_TICK);
 
 	if (!u)
 		return 0;
-	for (__u64 i = 0; i < FRAMES_PER_PROGRAM; i++) {
-		if (next_frame(u) == STEP_DONE) {
-			finish(ctx, u, u->e.h.flags & FLAG_KERNEL);
-			return 0;
-		}
-	}
-	bpf_tail_call(ctx, &tick_programs, 0);
-	u->e.cut = CUT_TOO_DEEP;
-	finish(ctx, u, u->e.h.flags & FLAG_KERNEL);
+	struct total_key key = { .pid = u->e.h.pid, .tid = u->e.h.tid };
+
+	key.stack = finish(ctx, u, u->e.h.flags & FLAG_KERNEL);
+	if (key.stack)
+		count(&key, 1, cfg_weight);
 	return 0;
+}
+
+SEC("perf_event")
+int unwind_tick(struct bpf_perf_event_data *ctx)
+{
+	return unwind_frames(ctx, my_unwinder(UNWINDER_TICK), &tick_programs);
 }
 
 SEC("perf_event")
 int on_tick(struct bpf_perf_event_data *ctx)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct unwinder *u = my_unwinder();
+	struct unwinder *u = my_unwinder(UNWINDER_TICK);
 	struct pt_regs regs;
 	__u32 pid, tid;
 
@@ -185,20 +354,144 @@ int on_tick(struct bpf_perf_event_data *ctx)
 #else
 		__builtin_memcpy(&regs.user_regs, &ctx->regs, sizeof(regs.user_regs));
 #endif
-	} else {
-		u->e.h.flags |= FLAG_KERNEL;
-		u->depth = 0;
-		if (task->flags & PF_KTHREAD || !task->mm) {
-			finish(ctx, u, true);
-			return 0;
-		}
-		if (bpf_probe_read_kernel(&regs, sizeof(regs), (void *)bpf_task_pt_regs(task)))
-			return 0;
+	} else if (!start_in_kernel(u, &regs)) {
+		bpf_tail_call(ctx, &tick_programs, FINISH);
+		return 0;
 	}
 	start_unwinding(u, &regs);
 	if (u->target.go_id)
 		find_goroutine(u);
-	bpf_tail_call(ctx, &tick_programs, 0);
+	bpf_tail_call(ctx, &tick_programs, UNWIND);
+	return 0;
+}
+
+/* A thread runs again: what it has waited for is counted. */
+static __always_inline void resume(struct task_struct *task, __u64 now)
+{
+	__u32 tid = BPF_CORE_READ(task, pid);
+	struct waiting *b;
+
+	if (!tid)
+		return;
+	b = bpf_map_lookup_elem(&blocked, &tid);
+	if (!b)
+		return;
+	struct total_key key = { .pid = b->pid, .tid = b->tid, .stack = b->stack, .waker = b->waker };
+	__u64 since = b->since;
+
+	bpf_map_delete_elem(&blocked, &tid);
+	if (now > since)
+		count(&key, 1, now - since);
+}
+
+/* Whether the system call that the thread is in waits for a futex. */
+static __always_inline bool in_futex(const struct pt_regs *regs)
+{
+#if defined(__TARGET_ARCH_x86)
+	return regs->orig_ax == 202 || regs->orig_ax == 449 || regs->orig_ax == 455; /* futex, futex_waitv, futex_wait */
+#else
+	__u64 nr = regs->user_regs.regs[8];
+
+	return nr == 98 || nr == 449 || nr == 455;
+#endif
+}
+
+SEC("raw_tp/sched_switch")
+int finish_switch(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct unwinder *u = my_unwinder(UNWINDER_SWITCH);
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	if (!u)
+		return 0;
+	struct waiting b = { .since = u->e.h.time, .pid = u->e.h.pid, .tid = u->e.h.tid };
+	__u32 tid = task->pid;
+
+	b.stack = finish(ctx, u, true);
+	if (b.stack && bpf_map_update_elem(&blocked, &tid, &b, BPF_ANY))
+		count_lost();
+	return 0;
+}
+
+SEC("raw_tp/sched_switch")
+int unwind_switch(struct bpf_raw_tracepoint_args *ctx)
+{
+	return unwind_frames(ctx, my_unwinder(UNWINDER_SWITCH), &switch_programs);
+}
+
+SEC("raw_tp/sched_switch")
+int on_switch(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *prev = (void *)ctx->args[1], *next = (void *)ctx->args[2];
+	struct unwinder *u = my_unwinder(UNWINDER_SWITCH);
+	struct pt_regs regs;
+	__u32 pid, tid;
+
+	resume(next, bpf_ktime_get_ns());
+	if (!u || !BPF_CORE_READ(prev, pid))
+		return 0;
+	if (cfg_off_cpu != OFF_ANY && !BPF_CORE_READ(prev, __state))
+		return 0; /* it would go on if it might */
+	current_ids(&pid, &tid);
+	if (!wanted(u, pid))
+		return 0;
+	describe(u, pid, tid);
+	if (!start_in_kernel(u, &regs)) {
+		if (cfg_off_cpu != OFF_LOCK)
+			bpf_tail_call(ctx, &switch_programs, FINISH);
+		return 0;
+	}
+	if (cfg_off_cpu == OFF_LOCK && !in_futex(&regs))
+		return 0;
+	start_unwinding(u, &regs);
+	bpf_tail_call(ctx, &switch_programs, UNWIND);
+	return 0;
+}
+
+SEC("raw_tp/sched_waking")
+int finish_waking(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct unwinder *u = my_unwinder(UNWINDER_WAKING);
+	struct task_struct *task = (void *)ctx->args[0];
+	__u32 tid = BPF_CORE_READ(task, pid);
+	struct waiting *b;
+	__u64 id;
+
+	if (!u)
+		return 0;
+	id = finish(ctx, u, true);
+	b = bpf_map_lookup_elem(&blocked, &tid);
+	if (b)
+		b->waker = id;
+	return 0;
+}
+
+SEC("raw_tp/sched_waking")
+int unwind_waking(struct bpf_raw_tracepoint_args *ctx)
+{
+	return unwind_frames(ctx, my_unwinder(UNWINDER_WAKING), &waking_programs);
+}
+
+SEC("raw_tp/sched_waking")
+int on_waking(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = (void *)ctx->args[0];
+	__u32 woken = BPF_CORE_READ(task, pid), pid, tid;
+	struct unwinder *u = my_unwinder(UNWINDER_WAKING);
+	struct pt_regs regs;
+
+	if (!u || !bpf_map_lookup_elem(&blocked, &woken))
+		return 0;
+	current_ids(&pid, &tid);
+	wanted(u, pid); /* others wake, too: of them the kernel's part is known */
+	describe(u, pid, tid);
+	u->e.h.flags |= FLAG_WAKER;
+	if (!u->target.mappings || !start_in_kernel(u, &regs)) {
+		bpf_tail_call(ctx, &waking_programs, FINISH);
+		return 0;
+	}
+	start_unwinding(u, &regs);
+	bpf_tail_call(ctx, &waking_programs, UNWIND);
 	return 0;
 }
 

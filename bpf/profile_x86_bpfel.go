@@ -39,7 +39,9 @@ type ProfileSampleEvent struct {
 		Pad   uint8
 		Flags uint16
 	}
+	Count  uint64
 	Weight uint64
+	Id     uint64
 	Goid   uint64
 	Cpu    uint32
 	User   uint16
@@ -60,6 +62,20 @@ type ProfileTarget struct {
 	GoBp     uint32
 	GoTls    int32
 	Pad      uint32
+}
+
+type ProfileTotal struct {
+	_      structs.HostLayout
+	Count  uint64
+	Weight uint64
+}
+
+type ProfileTotalKey struct {
+	_     structs.HostLayout
+	Pid   uint32
+	Tid   uint32
+	Stack uint64
+	Waker uint64
 }
 
 type ProfileUnwindPage struct {
@@ -97,6 +113,7 @@ type ProfileUnwinder struct {
 	Pc     uint64
 	Addr   uint64
 	Word   [2]uint64
+	Hash   uint64
 	Reg    [32]uint64
 	At     [32]uint64
 	Valid  uint32
@@ -106,37 +123,65 @@ type ProfileUnwinder struct {
 	Rule   uint32
 	Depth  uint32
 	E      ProfileSampleEvent
+	Slack  [1024]uint64
+}
+
+type ProfileWaiting struct {
+	_     structs.HostLayout
+	Since uint64
+	Stack uint64
+	Waker uint64
+	Pid   uint32
+	Tid   uint32
 }
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	ProfileMapBlocked             = "blocked"
 	ProfileMapEvents              = "events"
 	ProfileMapMappings            = "mappings"
+	ProfileMapSeen                = "seen"
+	ProfileMapSwitchPrograms      = "switch_programs"
 	ProfileMapTargets             = "targets"
 	ProfileMapTickPrograms        = "tick_programs"
+	ProfileMapTotals              = "totals"
 	ProfileMapUnwindPages         = "unwind_pages"
 	ProfileMapUnwindRules         = "unwind_rules"
 	ProfileMapUnwindSegments      = "unwind_segments"
 	ProfileMapUnwinders           = "unwinders"
+	ProfileMapWakingPrograms      = "waking_programs"
+	ProfileProgFinishSwitch       = "finish_switch"
+	ProfileProgFinishTick         = "finish_tick"
+	ProfileProgFinishWaking       = "finish_waking"
 	ProfileProgOnExec             = "on_exec"
 	ProfileProgOnExit             = "on_exit"
 	ProfileProgOnFork             = "on_fork"
+	ProfileProgOnSwitch           = "on_switch"
 	ProfileProgOnTick             = "on_tick"
+	ProfileProgOnWaking           = "on_waking"
+	ProfileProgUnwindSwitch       = "unwind_switch"
 	ProfileProgUnwindTick         = "unwind_tick"
+	ProfileProgUnwindWaking       = "unwind_waking"
 	ProfileVarCfgAll              = "cfg_all"
+	ProfileVarCfgCount            = "cfg_count"
 	ProfileVarCfgFollow           = "cfg_follow"
 	ProfileVarCfgKernel           = "cfg_kernel"
+	ProfileVarCfgOffCpu           = "cfg_off_cpu"
 	ProfileVarCfgPidnsDev         = "cfg_pidns_dev"
 	ProfileVarCfgPidnsIno         = "cfg_pidns_ino"
+	ProfileVarCfgWakers           = "cfg_wakers"
 	ProfileVarCfgWeight           = "cfg_weight"
 	ProfileVarLost                = "lost"
 	ProfileVarUnusedMapping       = "unused_mapping"
 	ProfileVarUnusedSampleEvent   = "unused_sample_event"
+	ProfileVarUnusedTotal         = "unused_total"
+	ProfileVarUnusedTotalKey      = "unused_total_key"
 	ProfileVarUnusedUnwindPage    = "unused_unwind_page"
 	ProfileVarUnusedUnwindRule    = "unused_unwind_rule"
 	ProfileVarUnusedUnwindSegment = "unused_unwind_segment"
+	ProfileVarUnusedWaiting       = "unused_waiting"
 )
 
 // LoadProfile returns the embedded CollectionSpec for Profile.
@@ -181,25 +226,37 @@ type ProfileSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProfileProgramSpecs struct {
-	OnExec     *ebpf.ProgramSpec `ebpf:"on_exec"`
-	OnExit     *ebpf.ProgramSpec `ebpf:"on_exit"`
-	OnFork     *ebpf.ProgramSpec `ebpf:"on_fork"`
-	OnTick     *ebpf.ProgramSpec `ebpf:"on_tick"`
-	UnwindTick *ebpf.ProgramSpec `ebpf:"unwind_tick"`
+	FinishSwitch *ebpf.ProgramSpec `ebpf:"finish_switch"`
+	FinishTick   *ebpf.ProgramSpec `ebpf:"finish_tick"`
+	FinishWaking *ebpf.ProgramSpec `ebpf:"finish_waking"`
+	OnExec       *ebpf.ProgramSpec `ebpf:"on_exec"`
+	OnExit       *ebpf.ProgramSpec `ebpf:"on_exit"`
+	OnFork       *ebpf.ProgramSpec `ebpf:"on_fork"`
+	OnSwitch     *ebpf.ProgramSpec `ebpf:"on_switch"`
+	OnTick       *ebpf.ProgramSpec `ebpf:"on_tick"`
+	OnWaking     *ebpf.ProgramSpec `ebpf:"on_waking"`
+	UnwindSwitch *ebpf.ProgramSpec `ebpf:"unwind_switch"`
+	UnwindTick   *ebpf.ProgramSpec `ebpf:"unwind_tick"`
+	UnwindWaking *ebpf.ProgramSpec `ebpf:"unwind_waking"`
 }
 
 // ProfileMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProfileMapSpecs struct {
+	Blocked        *ebpf.MapSpec `ebpf:"blocked"`
 	Events         *ebpf.MapSpec `ebpf:"events"`
 	Mappings       *ebpf.MapSpec `ebpf:"mappings"`
+	Seen           *ebpf.MapSpec `ebpf:"seen"`
+	SwitchPrograms *ebpf.MapSpec `ebpf:"switch_programs"`
 	Targets        *ebpf.MapSpec `ebpf:"targets"`
 	TickPrograms   *ebpf.MapSpec `ebpf:"tick_programs"`
+	Totals         *ebpf.MapSpec `ebpf:"totals"`
 	UnwindPages    *ebpf.MapSpec `ebpf:"unwind_pages"`
 	UnwindRules    *ebpf.MapSpec `ebpf:"unwind_rules"`
 	UnwindSegments *ebpf.MapSpec `ebpf:"unwind_segments"`
 	Unwinders      *ebpf.MapSpec `ebpf:"unwinders"`
+	WakingPrograms *ebpf.MapSpec `ebpf:"waking_programs"`
 }
 
 // ProfileVariableSpecs contains global variables before they are loaded into the kernel.
@@ -207,17 +264,23 @@ type ProfileMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProfileVariableSpecs struct {
 	CfgAll              *ebpf.VariableSpec `ebpf:"cfg_all"`
+	CfgCount            *ebpf.VariableSpec `ebpf:"cfg_count"`
 	CfgFollow           *ebpf.VariableSpec `ebpf:"cfg_follow"`
 	CfgKernel           *ebpf.VariableSpec `ebpf:"cfg_kernel"`
+	CfgOffCpu           *ebpf.VariableSpec `ebpf:"cfg_off_cpu"`
 	CfgPidnsDev         *ebpf.VariableSpec `ebpf:"cfg_pidns_dev"`
 	CfgPidnsIno         *ebpf.VariableSpec `ebpf:"cfg_pidns_ino"`
+	CfgWakers           *ebpf.VariableSpec `ebpf:"cfg_wakers"`
 	CfgWeight           *ebpf.VariableSpec `ebpf:"cfg_weight"`
 	Lost                *ebpf.VariableSpec `ebpf:"lost"`
 	UnusedMapping       *ebpf.VariableSpec `ebpf:"unused_mapping"`
 	UnusedSampleEvent   *ebpf.VariableSpec `ebpf:"unused_sample_event"`
+	UnusedTotal         *ebpf.VariableSpec `ebpf:"unused_total"`
+	UnusedTotalKey      *ebpf.VariableSpec `ebpf:"unused_total_key"`
 	UnusedUnwindPage    *ebpf.VariableSpec `ebpf:"unused_unwind_page"`
 	UnusedUnwindRule    *ebpf.VariableSpec `ebpf:"unused_unwind_rule"`
 	UnusedUnwindSegment *ebpf.VariableSpec `ebpf:"unused_unwind_segment"`
+	UnusedWaiting       *ebpf.VariableSpec `ebpf:"unused_waiting"`
 }
 
 // ProfileObjects contains all objects after they have been loaded into the kernel.
@@ -240,26 +303,36 @@ func (o *ProfileObjects) Close() error {
 //
 // It can be passed to LoadProfileObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProfileMaps struct {
+	Blocked        *ebpf.Map `ebpf:"blocked"`
 	Events         *ebpf.Map `ebpf:"events"`
 	Mappings       *ebpf.Map `ebpf:"mappings"`
+	Seen           *ebpf.Map `ebpf:"seen"`
+	SwitchPrograms *ebpf.Map `ebpf:"switch_programs"`
 	Targets        *ebpf.Map `ebpf:"targets"`
 	TickPrograms   *ebpf.Map `ebpf:"tick_programs"`
+	Totals         *ebpf.Map `ebpf:"totals"`
 	UnwindPages    *ebpf.Map `ebpf:"unwind_pages"`
 	UnwindRules    *ebpf.Map `ebpf:"unwind_rules"`
 	UnwindSegments *ebpf.Map `ebpf:"unwind_segments"`
 	Unwinders      *ebpf.Map `ebpf:"unwinders"`
+	WakingPrograms *ebpf.Map `ebpf:"waking_programs"`
 }
 
 func (m *ProfileMaps) Close() error {
 	return _ProfileClose(
+		m.Blocked,
 		m.Events,
 		m.Mappings,
+		m.Seen,
+		m.SwitchPrograms,
 		m.Targets,
 		m.TickPrograms,
+		m.Totals,
 		m.UnwindPages,
 		m.UnwindRules,
 		m.UnwindSegments,
 		m.Unwinders,
+		m.WakingPrograms,
 	)
 }
 
@@ -268,37 +341,57 @@ func (m *ProfileMaps) Close() error {
 // It can be passed to LoadProfileObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProfileVariables struct {
 	CfgAll              *ebpf.Variable `ebpf:"cfg_all"`
+	CfgCount            *ebpf.Variable `ebpf:"cfg_count"`
 	CfgFollow           *ebpf.Variable `ebpf:"cfg_follow"`
 	CfgKernel           *ebpf.Variable `ebpf:"cfg_kernel"`
+	CfgOffCpu           *ebpf.Variable `ebpf:"cfg_off_cpu"`
 	CfgPidnsDev         *ebpf.Variable `ebpf:"cfg_pidns_dev"`
 	CfgPidnsIno         *ebpf.Variable `ebpf:"cfg_pidns_ino"`
+	CfgWakers           *ebpf.Variable `ebpf:"cfg_wakers"`
 	CfgWeight           *ebpf.Variable `ebpf:"cfg_weight"`
 	Lost                *ebpf.Variable `ebpf:"lost"`
 	UnusedMapping       *ebpf.Variable `ebpf:"unused_mapping"`
 	UnusedSampleEvent   *ebpf.Variable `ebpf:"unused_sample_event"`
+	UnusedTotal         *ebpf.Variable `ebpf:"unused_total"`
+	UnusedTotalKey      *ebpf.Variable `ebpf:"unused_total_key"`
 	UnusedUnwindPage    *ebpf.Variable `ebpf:"unused_unwind_page"`
 	UnusedUnwindRule    *ebpf.Variable `ebpf:"unused_unwind_rule"`
 	UnusedUnwindSegment *ebpf.Variable `ebpf:"unused_unwind_segment"`
+	UnusedWaiting       *ebpf.Variable `ebpf:"unused_waiting"`
 }
 
 // ProfilePrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to LoadProfileObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProfilePrograms struct {
-	OnExec     *ebpf.Program `ebpf:"on_exec"`
-	OnExit     *ebpf.Program `ebpf:"on_exit"`
-	OnFork     *ebpf.Program `ebpf:"on_fork"`
-	OnTick     *ebpf.Program `ebpf:"on_tick"`
-	UnwindTick *ebpf.Program `ebpf:"unwind_tick"`
+	FinishSwitch *ebpf.Program `ebpf:"finish_switch"`
+	FinishTick   *ebpf.Program `ebpf:"finish_tick"`
+	FinishWaking *ebpf.Program `ebpf:"finish_waking"`
+	OnExec       *ebpf.Program `ebpf:"on_exec"`
+	OnExit       *ebpf.Program `ebpf:"on_exit"`
+	OnFork       *ebpf.Program `ebpf:"on_fork"`
+	OnSwitch     *ebpf.Program `ebpf:"on_switch"`
+	OnTick       *ebpf.Program `ebpf:"on_tick"`
+	OnWaking     *ebpf.Program `ebpf:"on_waking"`
+	UnwindSwitch *ebpf.Program `ebpf:"unwind_switch"`
+	UnwindTick   *ebpf.Program `ebpf:"unwind_tick"`
+	UnwindWaking *ebpf.Program `ebpf:"unwind_waking"`
 }
 
 func (p *ProfilePrograms) Close() error {
 	return _ProfileClose(
+		p.FinishSwitch,
+		p.FinishTick,
+		p.FinishWaking,
 		p.OnExec,
 		p.OnExit,
 		p.OnFork,
+		p.OnSwitch,
 		p.OnTick,
+		p.OnWaking,
+		p.UnwindSwitch,
 		p.UnwindTick,
+		p.UnwindWaking,
 	)
 }
 

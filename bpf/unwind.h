@@ -175,6 +175,7 @@ struct unwinder {
 	__u64 pc;
 	__u64 addr; /* in the instruction that the frame executes */
 	__u64 word[2]; /* read from the stack */
+	__u64 hash; /* of the stack so far */
 	__u64 reg[32]; /* by DWARF number */
 	__u64 at[32]; /* where the value is on the stack; 0: in reg */
 	__u32 valid; /* bit n: reg[n] or at[n] is known */
@@ -183,6 +184,7 @@ struct unwinder {
 	__u32 rule;
 	__u32 depth;
 	struct sample_event e;
+	__u64 slack[MAX_SAMPLE_USER]; /* so that an index need only be masked */
 };
 
 #define VOLATILE(lvalue) (*(volatile __typeof__(lvalue) *)&(lvalue))
@@ -480,6 +482,13 @@ static __always_inline enum step by_rule(struct unwinder *u, const struct unwind
 	return STEP_ON;
 }
 
+/* Adds a word to a hash. */
+static __always_inline __u64 mix(__u64 hash, __u64 word)
+{
+	hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
+	return hash ^ hash >> 29;
+}
+
 /* Records the present frame and goes to its caller. */
 static __always_inline enum step next_frame(struct unwinder *u)
 {
@@ -503,6 +512,7 @@ static __always_inline enum step next_frame(struct unwinder *u)
 		return STEP_DONE;
 	}
 	u->e.stack[depth] = VOLATILE(u->addr);
+	VOLATILE(u->hash) = mix(VOLATILE(u->hash), VOLATILE(u->addr));
 	VOLATILE(u->depth) = depth + 1;
 	rules = bpf_map_lookup_elem(&unwind_rules, &zero);
 	if (!rules)

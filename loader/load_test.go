@@ -62,6 +62,10 @@ func TestLoadProfile(t *testing.T) {
 		"default":   {},
 		"all":       {All: true, Rate: 999},
 		"user only": {NoKernel: true, Follow: true},
+		"off-cpu":   {Event: SampleOffCPU},
+		"lock":      {Event: SampleLock, Wakers: true},
+		"wall":      {Event: SampleWall, All: true},
+		"faults":    {Event: SampleFaults, Period: 10},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, err := NewProfile(c)

@@ -50,16 +50,27 @@ func possibleCPUs() (int, error) {
 // openClocks opens the cpu-clock software event on each CPU that is online: it
 // ticks every period ns while the CPU runs anything. It needs no hardware.
 func openClocks(period uint64) (fds []int, err error) {
+	return openSoftware(unix.PERF_COUNT_SW_CPU_CLOCK, period, unix.PerfBitExcludeIdle)
+}
+
+// openFaults opens the page-faults software event on each CPU, for each period-th
+// fault. Those of the kernel on behalf of a program are among them.
+func openFaults(period uint64) (fds []int, err error) {
+	return openSoftware(unix.PERF_COUNT_SW_PAGE_FAULTS, period, 0)
+}
+
+// openSoftware opens a software event on each CPU that is online, disabled.
+func openSoftware(event, period, bits uint64) (fds []int, err error) {
 	n, err := possibleCPUs()
 	if err != nil {
 		return nil, err
 	}
 	attr := unix.PerfEventAttr{
 		Type:   unix.PERF_TYPE_SOFTWARE,
-		Config: unix.PERF_COUNT_SW_CPU_CLOCK,
+		Config: event,
 		Size:   uint32(unsafe.Sizeof(unix.PerfEventAttr{})),
 		Sample: period,
-		Bits:   unix.PerfBitDisabled | unix.PerfBitExcludeIdle,
+		Bits:   unix.PerfBitDisabled | bits,
 	}
 	for cpu := range n {
 		fd, err := unix.PerfEventOpen(&attr, -1, cpu, -1, unix.PERF_FLAG_FD_CLOEXEC)
@@ -68,7 +79,7 @@ func openClocks(period uint64) (fds []int, err error) {
 		}
 		if err != nil {
 			closeAll(fds)
-			return nil, fmt.Errorf("open the clock event of CPU %d: %w", cpu, explain(err))
+			return nil, fmt.Errorf("open a perf event on CPU %d: %w", cpu, explain(err))
 		}
 		fds = append(fds, fd)
 	}

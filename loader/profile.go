@@ -17,10 +17,25 @@ import (
 	"github.com/sbxtrace/sbxtrace/trace"
 )
 
+// SampleEvent is what samples are taken of.
+type SampleEvent uint8
+
+// Events that are sampled.
+const (
+	SampleCPU    SampleEvent = iota // CPU time: at each tick of a clock. Weights are ns
+	SampleOffCPU                    // the time from when a thread goes to sleep until it runs again. Weights are ns
+	SampleLock                      // the same for sleeps in the futex system call
+	SampleWall                      // CPU time, and all time in which a thread does not run. Weights are ns
+	SampleFaults                    // page faults of user code, each Period-th. Weights are faults
+)
+
 // ProfileConfig is what a Profile samples. The zero value takes DefaultSampleRate
 // samples a second of the processes added.
 type ProfileConfig struct {
-	Rate      int    // samples per second and CPU; 0: DefaultSampleRate
+	Event     SampleEvent
+	Rate      int    // SampleCPU, SampleWall: samples per second and CPU; 0: DefaultSampleRate
+	Period    uint64 // SampleFaults: one sample in this many; 0: all
+	Wakers    bool   // SampleOffCPU, SampleLock: the stacks of those that end waits, too
 	All       bool   // every process, also those that were not added
 	Follow    bool   // children of processes that were added
 	NoKernel  bool   // user stacks only
@@ -43,7 +58,8 @@ const (
 // runs once.
 type Profile struct {
 	cfg    ProfileConfig
-	period uint64 // ns
+	period uint64                 // what one sample of a perf event stands for
+	stacks map[uint64]trace.Event // of samples that are counted: whose they are
 	coll   *ebpf.Collection
 	ring   *ring
 	unwind *unwindMaps
@@ -54,6 +70,7 @@ type Profile struct {
 
 	mu     sync.Mutex
 	events []int // perf events
+	links  []link.Link
 	closed bool
 }
 
@@ -72,7 +89,10 @@ func NewProfile(cfg ProfileConfig) (*Profile, error) {
 	if limit, err := MaxSampleRate(); err == nil && cfg.Rate > limit {
 		return nil, fmt.Errorf("%d samples a second: %w: it takes %d (sysctl kernel.perf_event_max_sample_rate)", cfg.Rate, ErrRate, limit)
 	}
-	p := &Profile{cfg: cfg, period: uint64(time.Second) / uint64(cfg.Rate)}
+	p := &Profile{cfg: cfg, period: uint64(time.Second) / uint64(cfg.Rate), stacks: make(map[uint64]trace.Event)}
+	if cfg.Event == SampleFaults {
+		p.period = max(cfg.Period, 1)
+	}
 	if err := p.load(); err != nil {
 		p.Close()
 		return nil, err
@@ -91,13 +111,19 @@ func (p *Profile) load() error {
 	}
 	for name, value := range map[string]any{
 		"cfg_all": p.cfg.All, "cfg_follow": p.cfg.Follow, "cfg_kernel": !p.cfg.NoKernel, "cfg_weight": p.period,
-		"cfg_pidns_dev": dev, "cfg_pidns_ino": ino,
+		"cfg_pidns_dev": dev, "cfg_pidns_ino": ino, "cfg_count": p.counts(), "cfg_off_cpu": p.offCPU(),
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return fmt.Errorf("set %s: %w", name, err)
 		}
 	}
 	spec.Maps["events"].MaxEntries = uint32(p.cfg.RingBytes)
+	if !p.counts() {
+		for _, name := range []string{"totals", "seen", "blocked"} {
+			spec.Maps[name].MaxEntries = 1
+		}
+	}
+	p.prune(spec)
 	if p.coll, err = ebpf.NewCollection(spec); err != nil {
 		return fmt.Errorf("load BPF programs: %w", explain(err))
 	}
@@ -122,8 +148,37 @@ func (p *Profile) load() error {
 	return nil
 }
 
-// Period is how much CPU time a sample stands for.
-func (p *Profile) Period() time.Duration { return time.Duration(p.period) }
+// ticks reports whether a perf event takes samples, counts whether they are
+// counted in the kernel.
+func (p *Profile) ticks() bool  { return p.cfg.Event != SampleOffCPU && p.cfg.Event != SampleLock }
+func (p *Profile) counts() bool { return p.cfg.Event != SampleCPU }
+
+// offCPU is the value of enum off_cpu in bpf/profile.bpf.c.
+func (p *Profile) offCPU() uint32 {
+	return map[SampleEvent]uint32{SampleOffCPU: 1, SampleLock: 2, SampleWall: 3}[p.cfg.Event]
+}
+
+// prune takes out of the collection what this session does not need.
+func (p *Profile) prune(spec *ebpf.CollectionSpec) {
+	for name, needed := range map[string]bool{"tick": p.ticks(), "switch": p.offCPU() > 0, "waking": p.cfg.Wakers} {
+		if needed {
+			continue
+		}
+		for _, part := range []string{"on_", "unwind_", "finish_"} {
+			delete(spec.Programs, part+name)
+		}
+		delete(spec.Maps, name+"_programs")
+	}
+}
+
+// Period is what a sample stands for in the unit of its event: ns of CPU time,
+// faults; 1 for waits, whose samples have their own weights.
+func (p *Profile) Period() int64 {
+	if !p.ticks() {
+		return 1
+	}
+	return int64(p.period)
+}
 
 // AddTable loads the unwind table of a file, once for all processes that map it.
 // Rows are in ascending order of their addresses. It fails with ErrTableMemory
@@ -150,7 +205,34 @@ func (p *Profile) UnwindStats() UnwindStats {
 
 // Start begins to sample.
 func (p *Profile) Start() error {
-	fds, err := openClocks(p.period)
+	if p.ticks() {
+		if err := p.startTicks(); err != nil {
+			return err
+		}
+	}
+	for name, tracepoint := range map[string]string{"on_switch": "sched_switch", "on_waking": "sched_waking"} {
+		prog := p.coll.Programs[name]
+		if prog == nil {
+			continue
+		}
+		l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: tracepoint, Program: prog})
+		if err != nil {
+			return fmt.Errorf("attach to the tracepoint %s: %w", tracepoint, explain(err))
+		}
+		p.mu.Lock()
+		p.links = append(p.links, l)
+		p.mu.Unlock()
+	}
+	return nil
+}
+
+// startTicks opens the perf events and attaches to them.
+func (p *Profile) startTicks() error {
+	open := openClocks
+	if p.cfg.Event == SampleFaults {
+		open = openFaults
+	}
+	fds, err := open(p.period)
 	if err != nil {
 		return err
 	}
@@ -158,13 +240,13 @@ func (p *Profile) Start() error {
 	for _, fd := range fds {
 		if err := unix.IoctlSetInt(fd, unix.PERF_EVENT_IOC_SET_BPF, prog); err != nil {
 			closeAll(fds)
-			return fmt.Errorf("attach to the clock event: %w", explain(err))
+			return fmt.Errorf("attach to a perf event: %w", explain(err))
 		}
 	}
 	for _, fd := range fds {
 		if err := unix.IoctlSetInt(fd, unix.PERF_EVENT_IOC_ENABLE, 0); err != nil {
 			closeAll(fds)
-			return fmt.Errorf("enable the clock event: %w", err)
+			return fmt.Errorf("enable a perf event: %w", err)
 		}
 	}
 	p.mu.Lock()
@@ -182,12 +264,13 @@ func (p *Profile) Stop() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	err := closeAll(p.events)
-	p.events = nil
+	closeLinks(p.links)
+	p.events, p.links = nil, nil
 	return err
 }
 
 // Run delivers samples and process events to h until ctx is done; then it stops,
-// delivers what is still in the ring and what was lost, and returns nil.
+// delivers what is still in the kernel and what was lost, and returns nil.
 func (p *Profile) Run(ctx context.Context, h Handler) error {
 	defer Hurry()()
 	stop := context.AfterFunc(ctx, p.ring.interrupt)
@@ -195,12 +278,22 @@ func (p *Profile) Run(ctx context.Context, h Handler) error {
 	var e trace.Event
 	record := func(raw []byte) {
 		if decodeSample(raw, &e, &p.names) || decode(raw, &e, nil) {
+			if e.StackID != 0 {
+				p.remember(&e)
+			}
 			h.Event(&e)
 		}
 	}
+	drained := time.Now()
 	for ctx.Err() == nil {
 		before := Now()
 		n := p.ring.read(record)
+		if p.counts() && time.Since(drained) > drainPeriod {
+			if err := p.drain(h, false); err != nil {
+				return err
+			}
+			drained = time.Now()
+		}
 		h.Tick(before - min(before, settleTime))
 		pause := 50 * time.Millisecond
 		if n > p.ring.size/16 {
@@ -210,8 +303,12 @@ func (p *Profile) Run(ctx context.Context, h Handler) error {
 			return err
 		}
 	}
+	end := Now()
 	err := p.Stop()
 	for p.ring.read(record) > 0 {
+	}
+	if p.counts() {
+		err = errors.Join(err, p.drain(h, true), p.drainBlocked(h, end))
 	}
 	for cpu := range p.lost {
 		if n := atomic.LoadUint64(&p.lost[cpu]); n > 0 {

@@ -3,10 +3,11 @@ package profiler
 import (
 	"fmt"
 	"path/filepath"
-	"time"
+	"strings"
 
 	"github.com/google/pprof/profile"
 
+	"github.com/sbxtrace/sbxtrace/loader"
 	"github.com/sbxtrace/sbxtrace/symbolizer"
 	"github.com/sbxtrace/sbxtrace/trace"
 )
@@ -17,19 +18,29 @@ type mapping struct {
 	unnamed bool // something in it has no name
 }
 
+// eventTypes are the types of the two values of each event's samples.
+var eventTypes = map[loader.SampleEvent][2]profile.ValueType{
+	loader.SampleCPU:    {{Type: "samples", Unit: "count"}, {Type: "cpu", Unit: "nanoseconds"}},
+	loader.SampleOffCPU: {{Type: "samples", Unit: "count"}, {Type: "off-cpu", Unit: "nanoseconds"}},
+	loader.SampleLock:   {{Type: "samples", Unit: "count"}, {Type: "delay", Unit: "nanoseconds"}},
+	loader.SampleWall:   {{Type: "samples", Unit: "count"}, {Type: "wall", Unit: "nanoseconds"}},
+	loader.SampleFaults: {{Type: "samples", Unit: "count"}, {Type: "page-faults", Unit: "count"}},
+}
+
 // build makes the profile. Addresses are those of the files, so that the same
 // code is the same location in all processes.
 func (p *Profiler) build() (*profile.Profile, error) {
+	types := eventTypes[p.opt.Event]
 	b := &builder{p: p, out: &profile.Profile{
-		SampleType:        []*profile.ValueType{{Type: "samples", Unit: "count"}, {Type: "cpu", Unit: "nanoseconds"}},
-		DefaultSampleType: "cpu",
-		PeriodType:        &profile.ValueType{Type: "cpu", Unit: "nanoseconds"},
-		Period:            p.session.Period().Nanoseconds(),
+		SampleType:        []*profile.ValueType{&types[0], &types[1]},
+		DefaultSampleType: types[1].Type,
+		PeriodType:        &profile.ValueType{Type: types[1].Type, Unit: types[1].Unit},
+		Period:            p.session.Period(),
 		TimeNanos:         p.began.UnixNano(),
 		DurationNanos:     p.stopped.Sub(p.began).Nanoseconds(),
 		Comments:          p.comments(),
 	}, functions: make(map[functionKey]*profile.Function)}
-	b.locations = make([]*profile.Location, len(p.samples.locations))
+	b.locations = make([]*profile.Location, len(p.samples.locations), len(p.samples.locations)+16)
 	// The program of the first target comes first: pprof takes the first mapping
 	// for the main one.
 	for _, st := range p.samples.order {
@@ -38,15 +49,16 @@ func (p *Profiler) build() (*profile.Profile, error) {
 			Label:    map[string][]string{"comm": {st.comm}, "thread": {st.thread}},
 			NumLabel: map[string][]int64{"pid": {int64(st.pid)}, "tid": {int64(st.tid)}},
 		}
-		if st.cut != trace.CutNone {
+		if st.cut != trace.CutNone && st.depth > 0 {
 			s.Label["incomplete"] = []string{st.cut.String()}
 		}
-		if st.isGo && st.goid != 0 {
+		if st.goid != 0 {
 			s.NumLabel["goid"] = []int64{int64(st.goid)}
 		}
-		for _, id := range st.locations {
-			s.Location = append(s.Location, b.location(id))
+		if st.waker != nil {
+			b.addWaker(s, st.waker)
 		}
+		b.addStack(s, st.found)
 		b.out.Sample = append(b.out.Sample, s)
 	}
 	b.numberMappings()
@@ -56,11 +68,64 @@ func (p *Profiler) build() (*profile.Profile, error) {
 	return b.out, nil
 }
 
+// addStack appends a stack to a sample, without what samples it.
+func (b *builder) addStack(s *profile.Sample, f *found) {
+	tracing := b.p.opt.Event != loader.SampleCPU
+	for i, id := range f.locations {
+		if tracing = tracing && i < tracingDepth && b.p.isTracing(id); tracing {
+			continue
+		}
+		s.Location = append(s.Location, b.location(id))
+	}
+}
+
+// addWaker puts the stack of who ended a wait in front of the stack that has
+// waited, upside down: in a flame graph it stands on top of it.
+func (b *builder) addWaker(s *profile.Sample, f *found) {
+	for i := len(f.locations) - 1; i >= 0; i-- {
+		if i < tracingDepth && b.p.isTracing(f.locations[i]) {
+			break
+		}
+		s.Location = append(s.Location, b.location(f.locations[i]))
+	}
+	id := b.p.samples.location(location{
+		module: b.p.named(wakerModule), jit: symbolizer.JITFunction{Name: "woken by " + f.thread},
+	})
+	for int(id) >= len(b.locations) {
+		b.locations = append(b.locations, nil)
+	}
+	s.Location = append(s.Location, b.location(id))
+}
+
+// tracingDepth is how many frames a tracepoint adds to the kernel's stack at most.
+const tracingDepth = 8
+
+// isTracing reports whether a location is of the kernel's way from a tracepoint to
+// a program of ours.
+func (p *Profiler) isTracing(id uint32) bool {
+	at := p.samples.locations[id]
+	if at.module.name != kernelModule || p.kernel == nil {
+		return false
+	}
+	fn, _, ok := p.kernel.Lookup(at.addr)
+	if !ok {
+		return false
+	}
+	if fn.Module == "bpf" {
+		return true
+	}
+	for _, prefix := range []string{"bpf_", "__bpf_", "__traceiter_", "__sched_switch", "perf_", "__perf_", "trace_call_bpf", "uprobe_"} {
+		if strings.HasPrefix(fn.Name, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
 // comments tell how the profile came about.
 func (p *Profiler) comments() []string {
 	s := p.Stats()
-	c := []string{fmt.Sprintf("sbxtrace: %d samples, one each %v of CPU time; %.1f %% of the user stacks are complete",
-		s.Samples, p.session.Period().Round(time.Nanosecond), 100*s.Complete())}
+	c := []string{fmt.Sprintf("sbxtrace: %d samples; %.1f %% of the user stacks are complete", s.Samples, 100*s.Complete())}
 	if s.Lost > 0 {
 		c = append(c, fmt.Sprintf("%d samples were lost", s.Lost))
 	}
@@ -117,7 +182,7 @@ func (p *Profiler) frames(at location) []symbolizer.Frame {
 	switch {
 	case at.module.name == kernelModule:
 		return p.kernelFrames(at.addr)
-	case at.proc != nil:
+	case at.proc != nil, at.jit.Name != "":
 		if at.jit.Name == "" {
 			at.jit, _ = p.generated(at.proc, at.addr) // perhaps it was named since
 		}

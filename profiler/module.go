@@ -27,6 +27,7 @@ const (
 	anonymousModule = "[anonymous]" // a JIT's code
 	kernelModule    = "[kernel]"
 	unknownModule   = "[unknown]" // an address in no code
+	wakerModule     = "[waker]"
 )
 
 // errEnded is the error for a process whose memory is gone.

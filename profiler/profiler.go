@@ -18,7 +18,10 @@ import (
 
 // Options say what to sample.
 type Options struct {
+	Event     loader.SampleEvent
 	Rate      int    // samples per second and CPU; 0: loader.DefaultSampleRate
+	Period    uint64 // events that are no time: one sample in this many; 0: all
+	Wakers    bool   // who ends waits, too
 	All       bool   // every process of the machine
 	Follow    bool   // children of the processes added, those there are and those to come
 	NoKernel  bool   // user stacks only
@@ -93,7 +96,7 @@ func New(o Options) *Profiler {
 // load loads the programs; loaded waits for it.
 func (p *Profiler) load() {
 	p.session, p.loadErr = loader.NewProfile(loader.ProfileConfig{
-		Rate: p.opt.Rate, All: p.opt.All, Follow: p.opt.Follow, NoKernel: p.opt.NoKernel,
+		Event: p.opt.Event, Period: p.opt.Period, Wakers: p.opt.Wakers, Rate: p.opt.Rate, All: p.opt.All, Follow: p.opt.Follow, NoKernel: p.opt.NoKernel,
 		RingBytes: p.opt.RingBytes, MaxBytes: p.opt.MaxBytes,
 	})
 	close(p.loadDone)
@@ -171,8 +174,8 @@ func (p *Profiler) readKernel() {
 	}
 }
 
-// Period is how much CPU time a sample stands for.
-func (p *Profiler) Period() time.Duration { return p.session.Period() }
+// Period is what a sample stands for, see loader.Profile.Period.
+func (p *Profiler) Period() int64 { return p.session.Period() }
 
 // Progress says how far sampling is.
 type Progress struct {

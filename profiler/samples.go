@@ -25,23 +25,31 @@ type samples struct {
 	count     atomic.Uint64
 	ids       map[location]uint32
 	locations []location
+	byID      map[uint64]*found // stacks that the kernel counts samples of
 	stacks    map[string]*stack
 	order     []*stack
 	key       []byte
 	stats     Stats
 }
 
+// found is a stack with its addresses looked up, while they mean what they did
+// when the sample was taken.
+type found struct {
+	locations []uint32
+	thread    string // its name
+	comm      string // name of its process
+	goid      uint64
+	cut       trace.Cut
+	depth     int // of the user stack
+}
+
 // stack is a stack that one thread or goroutine was seen with.
 type stack struct {
-	pid, tid  uint32
-	goid      uint64
-	isGo      bool
-	cut       trace.Cut
-	comm      string // of the process
-	thread    string // name of the thread
-	locations []uint32
-	samples   int64
-	weight    int64
+	*found
+	pid, tid uint32
+	waker    *found // nil: unknown
+	samples  int64
+	weight   int64
 }
 
 // Stats says what was sampled.
@@ -70,6 +78,7 @@ func (s *Stats) Complete() float64 {
 
 func (s *samples) init() {
 	s.ids = make(map[location]uint32)
+	s.byID = make(map[uint64]*found)
 	s.stacks = make(map[string]*stack)
 	s.stats.CutAt = make(map[trace.Cut]CutPlaces)
 }
@@ -85,61 +94,85 @@ func (s *samples) location(l location) uint32 {
 	return id
 }
 
-// sample counts one sample.
+// sample takes up a sample, or a stack that samples will be counted of.
 func (p *Profiler) sample(e *trace.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := &p.samples
-	proc := p.target(e)
+	if e.StackID != 0 && e.Count == 0 {
+		s.byID[e.StackID] = p.find(e)
+		return
+	}
 	key := s.key[:0]
 	key = binary.LittleEndian.AppendUint32(key, e.PID)
 	key = binary.LittleEndian.AppendUint32(key, e.TID)
-	key = binary.LittleEndian.AppendUint64(key, e.GoID)
-	key = append(append(key, e.Comm...), 0, byte(e.Cut))
-	head := len(key)
+	var f *found
+	if e.StackID != 0 {
+		key = binary.LittleEndian.AppendUint64(key, e.StackID)
+		key = binary.LittleEndian.AppendUint64(key, e.Waker)
+		if f = s.byID[e.StackID]; f == nil {
+			s.stats.Lost += e.Count // its stack was
+			return
+		}
+	} else {
+		f = p.find(e)
+		key = binary.LittleEndian.AppendUint64(key, e.GoID)
+		key = append(append(key, e.Comm...), 0, byte(e.Cut))
+		for _, l := range f.locations {
+			key = binary.LittleEndian.AppendUint32(key, l)
+		}
+	}
+	s.key = key
+	s.note(f, e.Count)
+	st := s.stacks[string(key)]
+	if st == nil {
+		st = &stack{found: f, pid: e.PID, tid: e.TID, waker: s.byID[e.Waker]}
+		s.stacks[string(key)] = st
+		s.order = append(s.order, st)
+	}
+	st.samples += int64(e.Count)
+	st.weight += int64(e.Weight)
+}
+
+// find looks the addresses of a sample up.
+func (p *Profiler) find(e *trace.Event) *found {
+	proc := p.target(e)
+	f := &found{
+		locations: make([]uint32, 0, len(e.Kernel)+len(e.Stack)),
+		thread:    e.Comm, comm: e.Comm, goid: e.GoID, cut: e.Cut, depth: len(e.Stack),
+	}
+	if proc != nil && proc.comm != "" {
+		f.comm = proc.comm
+	}
 	for i, addr := range e.Kernel {
 		if i > 0 {
 			addr-- // into the call
 		}
-		key = binary.LittleEndian.AppendUint32(key, p.kernelLocation(addr))
+		f.locations = append(f.locations, p.samples.location(location{module: p.named(kernelModule), addr: addr}))
 	}
 	for _, addr := range e.Stack {
-		key = binary.LittleEndian.AppendUint32(key, p.resolve(proc, addr))
+		f.locations = append(f.locations, p.resolve(proc, addr))
 	}
-	s.key = key
-	s.stats.Samples++
-	s.count.Add(1)
-	s.stats.Cut[e.Cut]++
-	s.stats.Frames += uint64(len(e.Stack))
-	if len(e.Stack) == 0 {
-		s.stats.Kernel++
-	}
-	if e.Cut != trace.CutNone && len(e.Stack) > 0 {
-		at := s.stats.CutAt[e.Cut]
-		if at == nil {
-			at = make(CutPlaces)
-			s.stats.CutAt[e.Cut] = at
-		}
-		at[binary.LittleEndian.Uint32(key[len(key)-4:])]++
-	}
-	st := s.stacks[string(key)]
-	if st == nil {
-		st = &stack{pid: e.PID, tid: e.TID, goid: e.GoID, isGo: e.Flags&trace.FlagGo != 0, cut: e.Cut, comm: e.Comm, thread: e.Comm}
-		if proc != nil && proc.comm != "" {
-			st.comm = proc.comm
-		}
-		st.locations = make([]uint32, (len(key)-head)/4)
-		for i := range st.locations {
-			st.locations[i] = binary.LittleEndian.Uint32(key[head+4*i:])
-		}
-		s.stacks[string(key)] = st
-		s.order = append(s.order, st)
-	}
-	st.samples++
-	st.weight += int64(e.Weight)
+	return f
 }
 
-// kernelLocation is the location of an address of the kernel.
-func (p *Profiler) kernelLocation(addr uint64) uint32 {
-	return p.samples.location(location{module: p.named(kernelModule), addr: addr})
+// note keeps account of what samples are worth.
+func (s *samples) note(f *found, n uint64) {
+	s.stats.Samples += n
+	s.count.Add(n)
+	s.stats.Cut[f.cut] += n
+	s.stats.Frames += n * uint64(f.depth)
+	switch {
+	case f.depth == 0:
+		s.stats.Kernel += n
+		s.stats.Cut[trace.CutNone] += n
+		s.stats.Cut[f.cut] -= n
+	case f.cut != trace.CutNone:
+		at := s.stats.CutAt[f.cut]
+		if at == nil {
+			at = make(CutPlaces)
+			s.stats.CutAt[f.cut] = at
+		}
+		at[f.locations[len(f.locations)-1]] += n
+	}
 }

@@ -65,6 +65,17 @@ func profileOf(t *testing.T, begun func(), args ...string) *profile.Profile {
 	return readProfile(t, out)
 }
 
+// valueOf is the sum of a value, by its index, of the samples whose stack has the
+// function.
+func valueOf(p *profile.Profile, index int, function string) (sum int64) {
+	for _, s := range p.Sample {
+		if slices.Contains(names(s), function) {
+			sum += s.Value[index]
+		}
+	}
+	return sum
+}
+
 func readProfile(t *testing.T, path string) *profile.Profile {
 	t.Helper()
 	f, err := os.Open(path)
@@ -479,6 +490,70 @@ func TestProfileNames(t *testing.T) {
 		}
 		if share := shareOf(prof, "innermost"); share < 0.5 {
 			t.Errorf("innermost has %.0f %% of %d samples", 100*share, samples(prof))
+		}
+	})
+}
+
+// TestProfileWaits: the time that threads wait, by what they wait for, is what
+// they measure themselves.
+func TestProfileWaits(t *testing.T) {
+	needRoot(t)
+	functions := []string{"sleeps", "holds", "wants", "reads", "writes"}
+	for name, test := range map[string]struct {
+		flags []string
+		none  []string // wait for something else
+	}{
+		"off-cpu": {flags: []string{"--event", "off-cpu"}},
+		"wall":    {flags: []string{"--event", "wall"}},
+		"lock":    {flags: []string{"--event", "lock"}, none: []string{"sleeps", "reads", "writes"}},
+		"wakers":  {flags: []string{"--event", "lock", "--wakers"}, none: []string{"sleeps", "reads", "writes"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := targets.Start(t, targets.Build(t, "waits"))
+			p.Ready()
+			// The profile begins and ends while the target waits: it is that much
+			// shorter than the target's own account.
+			prof := profileOf(t, p.Go, append([]string{"--pid", strconv.Itoa(p.PID()), "--duration", "1s"}, test.flags...)...)
+			truth := p.Stop()
+			checkStacks(t, prof, "_start", "clone3", "__clone3")
+			if prof.SampleType[1].Unit != "nanoseconds" {
+				t.Errorf("types %v", prof.SampleType)
+			}
+			for _, function := range functions {
+				share := float64(valueOf(prof, 1, function)) / float64(prof.DurationNanos)
+				// Of the time in which its thread did nothing but this.
+				want := float64(truth.Values[function]) / float64(truth.Values["holds"])
+				switch {
+				case slices.Contains(test.none, function):
+					if share > 0 {
+						t.Errorf("%s has %.1f %% of the time", function, 100*share)
+					}
+				case len(test.none) > 0 && function == "holds": // mostly it has the lock
+				case len(test.none) > 0: // wants: 15 of 23 ms, the rest is a pause
+					if share < 0.3 || share > 0.9 {
+						t.Errorf("%s waits %.1f %% of the time for the lock", function, 100*share)
+					}
+				case math.Abs(share-want) > 0.1:
+					t.Errorf("%s waits %.1f %% of the time, by its own account %.1f %%", function, 100*share, 100*want)
+				}
+			}
+			if name == "wakers" && !slices.ContainsFunc(prof.Sample, func(s *profile.Sample) bool {
+				frames := names(s)
+				return slices.Contains(frames, "wants") && slices.Contains(frames, "holds") && slices.Contains(frames, "woken by waits")
+			}) {
+				t.Error("wants does not wait for holds")
+			}
+		})
+	}
+	t.Run("page faults", func(t *testing.T) {
+		p := targets.Start(t, targets.Build(t, "waits"))
+		p.Ready()
+		prof := profileOf(t, p.Go, "--pid", strconv.Itoa(p.PID()), "--duration", "1s", "--event", "page-fault")
+		truth := p.Stop()
+		checkStacks(t, prof, "_start", "clone3", "__clone3")
+		got, calls := valueOf(prof, 1, "touches"), truth.Values["pages"]/64
+		if got < 64 || got > truth.Values["pages"]+calls || got%64 > calls {
+			t.Errorf("%d page faults in touches, which has touched %d pages in its whole life", got, truth.Values["pages"])
 		}
 	})
 }

@@ -37,6 +37,7 @@ const (
 	FlagHooked                      // entry, exit: the exit is reported by a return probe (uretprobe), not a RET site
 	FlagReturn                      // exit: Ret is valid
 	FlagKernel                      // sample: the thread was in the kernel
+	FlagWaker                       // sample: the stack of one that wakes others, see Event.Waker
 )
 
 // FuncID numbers a traced function within one session, from 0.
@@ -58,14 +59,21 @@ type Event struct {
 	Args  []uint64 // Entry at level args or above: raw integer argument registers; USDT: arguments
 	Stack []uint64 // Entry at level stacks: return addresses, innermost first. Sample: see there
 
+	// A sample is whole (StackID is 0), or it is counted by its stack: an event with
+	// a Count of 0 brings the stack that has the StackID, later ones count samples
+	// with it and have no addresses. Waker is the StackID of the thread that ended a
+	// wait, 0 if that is not known.
+	//
 	// Sample: Stack are the addresses of the user stack, innermost first: the
 	// instruction that runs, then for each caller the last byte of its call, so
 	// that each address lies in the function that it stands for. Kernel are those
 	// of the kernel stack, in front of the user stack: return addresses but for the
 	// first one.
-	Kernel []uint64
-	Weight uint64 // Sample: what it stands for, in the unit of the profile's event
-	Cut    Cut    // Sample: why Stack ends before its outermost frame
+	Kernel  []uint64
+	StackID uint64 // Sample: of the stack, in its session
+	Waker   uint64 // Sample: StackID of the stack of the waker
+	Weight  uint64 // Sample: what it stands for, in the unit of the profile's event
+	Cut     Cut    // Sample: why Stack ends before its outermost frame
 
 	Unread uint32   // USDT: bit i says that Args[i] could not be read
 	Texts  []string // USDT: the string that Args[i] points to, "" where it points to none; may be shorter than Args
@@ -73,7 +81,7 @@ type Event struct {
 	Child    uint32 // Fork: thread id of the new task
 	ChildPID uint32 // Fork: process id of the new task
 	Comm     string // Fork, Exec, Comm, Sample: task name
-	Count    uint64 // Lost: how many
+	Count    uint64 // Lost: how many; Sample: how many with this stack
 	CPU      int32  // Lost, Sample: on which CPU, -1 unknown
 	Cause    LostCause
 }

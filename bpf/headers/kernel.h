@@ -78,6 +78,11 @@ struct bpf_perf_event_data {
 	__u64 addr;
 };
 
+/* Fixed ABI: the context of a program on a raw tracepoint. */
+struct bpf_raw_tracepoint_args {
+	__u64 args[3];
+};
+
 /* Fixed ABI of bpf_get_ns_current_pid_tgid. */
 struct bpf_pidns_info {
 	__u32 pid;
@@ -142,6 +147,7 @@ struct mm_struct {
 };
 
 struct task_struct {
+	unsigned int __state;
 	unsigned int flags;
 	struct mm_struct *mm;
 	struct uprobe_task *utask;

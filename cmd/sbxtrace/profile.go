@@ -21,12 +21,21 @@ import (
 	"github.com/sbxtrace/sbxtrace/tracer"
 )
 
+// sampleEvents are the values of --event.
+var sampleEvents = map[string]loader.SampleEvent{
+	"cpu": loader.SampleCPU, "off-cpu": loader.SampleOffCPU, "lock": loader.SampleLock, "wall": loader.SampleWall,
+	"page-fault": loader.SampleFaults,
+}
+
 // samplingFlags are the flags of profile.
 type samplingFlags struct {
 	targetFlags
 	all       bool
 	event     string
 	hz        int
+	hzGiven   bool
+	period    uint64
+	wakers    bool
 	duration  time.Duration
 	noKernel  bool
 	noFollow  bool
@@ -68,14 +77,17 @@ prints goes to stderr then.`,
 			case dash == 0 && len(args) == 0:
 				return usagef("no command: give it after --")
 			}
+			f.hzGiven = cmd.Flags().Changed("hz")
 			return sample(cmd, &f, args)
 		},
 	}
 	f.targetFlags.add(cmd)
 	fs := cmd.Flags()
 	fs.BoolVar(&f.all, "all", false, "every process of this machine")
-	fs.StringVar(&f.event, "event", "cpu", "what is sampled: cpu")
+	fs.StringVar(&f.event, "event", "cpu", "what is sampled: cpu, off-cpu, lock, wall or page-fault")
 	fs.IntVar(&f.hz, "hz", loader.DefaultSampleRate, "samples per second and CPU")
+	fs.Uint64Var(&f.period, "period", 1, "page-fault: sample one in `N`")
+	fs.BoolVar(&f.wakers, "wakers", false, "off-cpu, lock: on top of each stack that of the thread that ended the wait")
 	fs.DurationVar(&f.duration, "duration", 0, "stop after this `time`; 0: with Ctrl-C or the last target")
 	fs.BoolVar(&f.noKernel, "no-kernel", false, "leave out the kernel's part of the stacks")
 	fs.BoolVar(&f.noFollow, "no-follow", false, "do not profile child processes")
@@ -111,8 +123,16 @@ func (f *samplingFlags) check(command []string) (exporter.Format, error) {
 	if limit, err := loader.MaxSampleRate(); err == nil && f.hz > limit {
 		return "", usagef("--hz %d: this kernel takes at most %d samples a second (sysctl kernel.perf_event_max_sample_rate)", f.hz, limit)
 	}
-	if _, err := choice("--event", f.event, map[string]bool{"cpu": true}); err != nil {
+	event, err := choice("--event", f.event, sampleEvents)
+	switch {
+	case err != nil:
 		return "", err
+	case f.wakers && event != loader.SampleOffCPU && event != loader.SampleLock:
+		return "", usagef("--wakers is for --event off-cpu and lock: nobody ends what %s samples", f.event)
+	case f.period > 1 && event != loader.SampleFaults:
+		return "", usagef("--period is for --event page-fault; how often time is sampled --hz says")
+	case f.hzGiven && event != loader.SampleCPU && event != loader.SampleWall:
+		return "", usagef("--hz is for --event cpu and wall: of %s every one is counted", f.event)
 	}
 	if _, err := choice("--color", f.color, map[string]bool{"auto": true, "always": true, "never": true}); err != nil {
 		return "", err
@@ -143,7 +163,7 @@ func sample(cmd *cobra.Command, f *samplingFlags, command []string) error {
 	defer out.Close()
 	n := &notes{w: cmd.ErrOrStderr()}
 	p := profiler.New(profiler.Options{
-		Rate: f.hz, All: f.all, Follow: !f.noFollow, NoKernel: f.noKernel, Note: n.printf,
+		Event: sampleEvents[f.event], Rate: f.hz, Period: f.period, Wakers: f.wakers, All: f.all, Follow: !f.noFollow, NoKernel: f.noKernel, Note: n.printf,
 	})
 	defer p.Close()
 	s := &sampling{f: f, p: p, out: out, format: format, notes: n}
@@ -217,7 +237,12 @@ func (s *sampling) begin(pids []uint32, command []string) error {
 	case !s.f.all:
 		what = fmt.Sprintf("%d processes", r.Processes)
 	}
-	line := fmt.Sprintf("profiling: %s at %d Hz, unwind tables of %s, %d ms", what, s.f.hz, count(r.Files, "file"), r.Took.Milliseconds())
+	f := s.f
+	how := f.event
+	if event := sampleEvents[f.event]; event == loader.SampleCPU || event == loader.SampleWall {
+		how = fmt.Sprintf("%s at %d Hz", f.event, f.hz)
+	}
+	line := fmt.Sprintf("profiling: %s of %s, unwind tables of %s, %d ms", how, what, count(r.Files, "file"), r.Took.Milliseconds())
 	s.notes.printf("%s", line)
 	return writeReady(s.f.readyFile, line)
 }
@@ -345,7 +370,7 @@ func (s *sampling) write() error {
 func (s *sampling) sayStats() {
 	st := s.p.Stats()
 	if st.Samples == 0 {
-		s.notes.printf("no samples: the target has used less CPU time than one sample stands for (%v)", s.p.Period().Round(time.Microsecond))
+		s.notes.printf("no samples: the target did nothing that --event %s counts", s.f.event)
 	} else {
 		s.notes.printf("%s, %.1f %% of the stacks are complete; %s of unwind tables", term.Plural(st.Samples, "sample"),
 			100*st.Complete(), term.Bytes(int64(st.Unwind.Bytes)))

@@ -70,6 +70,7 @@ var registry = map[string]target{
 	"signals": {lang: langC},
 	"slow":    {lang: langC},
 	"threads": {lang: langC},
+	"waits":   {lang: langC},
 	"vectors": {lang: langC},
 
 	"dlopen": {lang: langC, dynamic: true, libs: []library{
