@@ -20,7 +20,7 @@ func TestUnwindLayout(t *testing.T) {
 		"mapping":        {unsafe.Sizeof(bpf.ProfileMapping{}), 32},
 		"target":         {unsafe.Sizeof(bpf.ProfileTarget{}), 32},
 		"rule.saved":     {unsafe.Offsetof(bpf.ProfileUnwindRule{}.Saved), 12},
-		"sample.stack":   {unsafe.Offsetof(bpf.ProfileSampleEvent{}.Stack), 72},
+		"sample.stack":   {unsafe.Offsetof(bpf.ProfileSampleEvent{}.Stack), 88},
 		"sample frames":  {uintptr(len(bpf.ProfileSampleEvent{}.Stack)), trace.MaxSampleDepth + 127},
 		"rules":          {uintptr(len(bpf.ProfileUnwindRules{}.Rule)), unwindMaxRules},
 		"pages":          {uintptr(len(bpf.ProfileUnwindPages{}.Page)), unwindMaxPages},
