@@ -102,3 +102,12 @@ func TestPrologues(t *testing.T) {
 		rounds: map[string]uint64{"loop_to_start": 40 * 41 / 2},
 	}.inBuilds(t, nativeBuilds)
 }
+
+// Functions that cannot be probed are named and left out; the others are traced.
+func TestSkipped(t *testing.T) {
+	t.Parallel()
+	p := start(t, targets.Build(t, "ifunc"), "--rounds", "10")
+	s := attach(t, p.PID(), "dispatch*", "aliased", "use")
+	s.waitNote("1 function cannot be probed: dispatch (")
+	traced(t, p, s)
+}
