@@ -209,47 +209,69 @@ static __always_inline void restore_replaced(__u64 *stack, const __u64 *depth)
 	}
 }
 
+/* Where a chain of frame pointers ends: outermost frames have 0 or a small number of main's caller. */
+static __always_inline bool no_frame(__u64 fp)
+{
+	return fp < 4096;
+}
+
 /*
- * The return addresses by frame pointers, from a function's entry: its frame
- * is not built yet, so the caller stands at sp and the frame pointer is still
- * the caller's.
+ * The return addresses by frame pointers, from a function's entry: its frame is
+ * not built yet, so the frame pointer is still the caller's, and where to return
+ * stands at sp, or is at hand (lr; 0 on x86). Returns FLAG_CUT_STACK if there may
+ * be more callers. A function of its own to the verifier: its loops would be
+ * multiplied by those of the programs that call it.
  */
-static __always_inline void walk_stack(const struct pt_regs *ctx, __u64 sp, __u64 *stack, __u64 *depth)
+__noinline int walk_stack(struct stack_event *e, __u64 ip, __u64 fp, __u64 sp, __u64 lr)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	__u64 trampoline = BPF_CORE_READ(task, mm, uprobes_state.xol_area, vaddr);
-	__u64 fp = REG_FP(ctx), frame[2];
-	__u32 n = 1;
+	int cut = FLAG_CUT_STACK;
+	__u64 frame[2];
+	__u32 n;
 
-	*depth = 1;
-	stack[0] = REG_IP(ctx);
-#if defined(__TARGET_ARCH_x86)
-	if (bpf_probe_read_user(&stack[1], 8, (void *)sp))
-		return;
-#elif defined(__TARGET_ARCH_arm64)
-	stack[1] = ctx->user_regs.regs[30];
-#endif
-	if (trampoline && stack[1] == trampoline)
-		stack[1] = REPLACED | sp;
+	if (!e)
+		return cut;
+	e->depth = 1;
+	e->stack[0] = ip;
+	e->stack[1] = lr;
+	if (!lr && bpf_probe_read_user(&e->stack[1], 8, (void *)sp))
+		return cut;
+	if (trampoline && e->stack[1] == trampoline)
+		e->stack[1] = REPLACED | sp;
 	for (n = 2; n < MAX_STACK; n++) {
+		if (no_frame(fp)) {
+			cut = 0;
+			break;
+		}
 		if (bpf_probe_read_user(frame, sizeof(frame), (void *)fp))
 			break;
-		if (!frame[1])
+		if (!frame[1]) {
+			cut = 0;
 			break;
-		stack[n] = frame[1];
+		}
+		e->stack[n] = frame[1];
 		if (trampoline && frame[1] == trampoline)
-			stack[n] = REPLACED | (fp + 8);
+			e->stack[n] = REPLACED | (fp + 8);
 		if (frame[0] <= fp) {
+			cut = no_frame(frame[0]) ? 0 : FLAG_CUT_STACK;
 			n++;
 			break;
 		}
 		fp = frame[0];
 	}
-	*depth = n;
-	if (!trampoline)
-		return;
-	restore_replaced(stack, depth);
-	stack[0] = REG_IP(ctx);
+	e->depth = n;
+	if (trampoline) {
+		restore_replaced(e->stack, &e->depth);
+		e->stack[0] = ip;
+	}
+	return cut;
+}
+
+/* The stack at a function's entry; returns flags. */
+static __always_inline __u16 entry_stack(const struct pt_regs *ctx, const struct where *w, struct stack_event *e)
+{
+	return walk_stack(e, REG_IP(ctx), REG_FP(ctx), REG_SP(ctx) + COOKIE_SP(w->cookie), REG_LR(ctx)) & FLAG_CUT_STACK;
 }
 
 /* Sends one entry; at levels above calls only with the registers at hand. */
@@ -268,7 +290,7 @@ static __always_inline void send_call(struct pt_regs *ctx, const struct where *w
 			go_args(ctx, e->a.args);
 		else
 			c_args(ctx, e->a.args);
-		walk_stack(ctx, REG_SP(ctx) + COOKIE_SP(w->cookie), e->stack, &e->depth);
+		e->a.c.h.flags |= entry_stack(ctx, w, e);
 		bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
 		return;
 	}

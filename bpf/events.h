@@ -33,6 +33,7 @@ enum event_flags {
 	FLAG_TAIL_JUMPS = 1 << 1,
 	FLAG_HOOKED = 1 << 2,
 	FLAG_RETURN = 1 << 3,
+	FLAG_CUT_STACK = 1 << 4,
 	FLAG_KERNEL = 1 << 4,
 	FLAG_WAKER = 1 << 5,
 };

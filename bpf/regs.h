@@ -11,6 +11,7 @@
 #define REG_IP(r) ((r)->ip)
 #define REG_FP(r) ((r)->bp)
 #define REG_RET(r) ((r)->ax)
+#define REG_LR(r) 0 /* on the stack */
 #define REG_G(r) ((r)->r14)
 /* A return probe runs after RET has popped the address. */
 #define RETURN_PROBE_POPPED 8
@@ -73,6 +74,7 @@ static __always_inline void go_args(const struct pt_regs *r, __u64 *a)
 #define REG_IP(r) ((r)->user_regs.pc)
 #define REG_FP(r) ((r)->user_regs.regs[29])
 #define REG_RET(r) ((r)->user_regs.regs[0])
+#define REG_LR(r) ((r)->user_regs.regs[30])
 #define REG_G(r) ((r)->user_regs.regs[28])
 #define RETURN_PROBE_POPPED 0
 

@@ -38,7 +38,7 @@ struct call_stack {
 	__u32 depth; /* frames in use */
 	__u32 sent; /* frames, from the outermost, whose entry has been sent */
 	__u32 skipped; /* the outermost call was not drawn by sampling */
-	__u32 pad;
+	__u32 kept; /* frames, from the outermost, that have ever had a stack in kept_stacks */
 	struct frame frames[FRAMES];
 };
 
@@ -57,6 +57,34 @@ struct {
 	__type(key, __u32);
 	__type(value, struct call_stack);
 } empty_stack SEC(".maps");
+
+/*
+ * Level stacks with a minimum duration: the stacks at the entries that were not
+ * sent yet, one for each frame. They are overwritten by the next calls there.
+ */
+struct kept_key {
+	struct stack_key of;
+	__u32 frame;
+	__u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct kept_key);
+	__type(value, struct stack_event);
+} kept_stacks SEC(".maps");
+
+/* A stack_event to begin with: too large for the BPF stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct stack_event);
+} empty_kept SEC(".maps");
+
+#define KEEPS_STACKS (cfg_level == LEVEL_STACKS && cfg_min_duration)
 
 /* Level latency, per function: ns. */
 struct latency {
@@ -96,14 +124,20 @@ struct {
 	__type(value, __u64);
 } too_deep SEC(".maps");
 
+static __always_inline void key_of(const struct where *w, struct stack_key *key)
+{
+	key->pid = w->pid;
+	key->go = w->flags & FLAG_GO;
+	key->id = w->goid ? w->goid : ((__u64)w->tid << 32);
+}
+
 static __always_inline struct call_stack *stack_of(const struct where *w, bool create)
 {
-	struct stack_key key = {.pid = w->pid};
+	struct stack_key key;
 	struct call_stack *s;
 	__u32 zero = 0;
 
-	key.go = w->flags & FLAG_GO;
-	key.id = w->goid ? w->goid : ((__u64)w->tid << 32);
+	key_of(w, &key);
 	s = bpf_map_lookup_elem(&stacks, &key);
 	if (s || !create)
 		return s;
@@ -226,7 +260,59 @@ static __always_inline bool is_recursive(struct call_stack *s, __u32 func)
 	return false;
 }
 
-static __always_inline void send_frame(struct frame *f, const struct where *now, __u8 kind, __u64 time)
+static __always_inline void kept_key(const struct where *w, __u32 frame, struct kept_key *key)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	key_of(w, &key->of);
+	key->frame = frame;
+}
+
+/* Keeps the stack at the entry of frame n until it is known whether it is sent. */
+static __always_inline void keep_stack(struct pt_regs *ctx, struct call_stack *s, const struct where *w, __u32 n)
+{
+	struct stack_event *e;
+	struct kept_key key;
+	__u32 zero = 0;
+
+	kept_key(w, n, &key);
+	e = bpf_map_lookup_elem(&kept_stacks, &key);
+	if (!e) {
+		e = bpf_map_lookup_elem(&empty_kept, &zero);
+		if (!e || bpf_map_update_elem(&kept_stacks, &key, e, BPF_ANY))
+			return;
+		e = bpf_map_lookup_elem(&kept_stacks, &key);
+		if (!e)
+			return;
+		if (s->kept <= n)
+			s->kept = n + 1;
+	}
+	e->a.c.h.flags = entry_stack(ctx, w, e);
+}
+
+/* Sends the entry of frame n with the stack that was kept; false if there is none. */
+static __always_inline bool send_kept(const struct frame *f, const struct where *w, __u32 n, __u64 time)
+{
+	struct stack_event *e;
+	struct kept_key key;
+	__u16 cut;
+
+	kept_key(w, n, &key);
+	e = bpf_map_lookup_elem(&kept_stacks, &key);
+	if (!e)
+		return false;
+	cut = e->a.c.h.flags & FLAG_CUT_STACK;
+	fill_header(&e->a.c.h, w, EVENT_ENTRY, time);
+	e->a.c.h.flags |= cut;
+	e->a.c.sp = w->sp;
+	e->a.c.goid = w->goid;
+	__builtin_memcpy(e->a.args, f->args, sizeof(e->a.args));
+	if (bpf_ringbuf_output(&events, e, sizeof(*e), BPF_RB_NO_WAKEUP))
+		count_lost();
+	return true;
+}
+
+/* Sends the entry of frame n, which was held back. */
+static __always_inline void send_frame(const struct frame *f, const struct where *now, __u32 n, __u64 time)
 {
 	struct where w = *now;
 
@@ -234,19 +320,24 @@ static __always_inline void send_frame(struct frame *f, const struct where *now,
 	w.sp = f->sp;
 	w.cookie = f->func;
 	w.flags = f->flags;
+	if (KEEPS_STACKS) {
+		if (send_kept(f, &w, n, time))
+			return;
+		w.flags |= FLAG_CUT_STACK;
+	}
 	if (cfg_level >= LEVEL_ARGS) {
 		struct args_event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
 
 		if (!e)
 			return count_lost();
-		fill_header(&e->c.h, &w, kind, time);
+		fill_header(&e->c.h, &w, EVENT_ENTRY, time);
 		e->c.sp = w.sp;
 		e->c.goid = w.goid;
 		__builtin_memcpy(e->args, f->args, sizeof(e->args));
 		bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
 		return;
 	}
-	send_call(NULL, &w, kind, time, false);
+	send_call(NULL, &w, EVENT_ENTRY, time, false);
 }
 
 static __always_inline void stateful_entry(struct pt_regs *ctx, struct where *w, bool go)
@@ -287,6 +378,8 @@ static __always_inline void stateful_entry(struct pt_regs *ctx, struct where *w,
 		else
 			c_args(ctx, f->args);
 	}
+	if (KEEPS_STACKS && !s->skipped)
+		keep_stack(ctx, s, w, n);
 	f->time = bpf_ktime_get_ns();
 	if (cfg_level == LEVEL_LATENCY || s->skipped || cfg_min_duration)
 		return;
@@ -322,7 +415,7 @@ static __always_inline void send_held_back(struct call_stack *s, const struct wh
 		if (n > upto || n >= FRAMES)
 			return;
 		f = frame_at(s, n);
-		send_frame(f, w, EVENT_ENTRY, f->time);
+		send_frame(f, w, n, f->time);
 		s->sent = n + 1;
 	}
 }
@@ -378,5 +471,16 @@ static __always_inline void forget_stack(__u32 pid, __u64 id, __u32 go)
 {
 	struct stack_key key = {.pid = pid, .go = go, .id = id};
 
+	if (KEEPS_STACKS) {
+		struct call_stack *s = bpf_map_lookup_elem(&stacks, &key);
+		struct kept_key kept = {.of = key};
+
+		for (int i = 0; s && i < FRAMES; i++) {
+			if (i >= s->kept)
+				break;
+			kept.frame = i;
+			bpf_map_delete_elem(&kept_stacks, &kept);
+		}
+	}
 	bpf_map_delete_elem(&stacks, &key);
 }

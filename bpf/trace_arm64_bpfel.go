@@ -37,7 +37,7 @@ type TraceCallStack struct {
 	Depth   uint32
 	Sent    uint32
 	Skipped uint32
-	Pad     uint32
+	Kept    uint32
 	Frames  [128]struct {
 		_           structs.HostLayout
 		Sp          uint64
@@ -60,6 +60,13 @@ type TraceEventHeader struct {
 	Kind  uint8
 	Pad   uint8
 	Flags uint16
+}
+
+type TraceKeptKey struct {
+	_     structs.HostLayout
+	Of    TraceStackKey
+	Frame uint32
+	Pad   uint32
 }
 
 type TraceKnownProcess struct {
@@ -162,9 +169,11 @@ type TraceUsdtTextEvent struct {
 const (
 	TraceMapBuckets             = "buckets"
 	TraceMapCounters            = "counters"
+	TraceMapEmptyKept           = "empty_kept"
 	TraceMapEmptyStack          = "empty_stack"
 	TraceMapEvents              = "events"
 	TraceMapHeld                = "held"
+	TraceMapKeptStacks          = "kept_stacks"
 	TraceMapLatencies           = "latencies"
 	TraceMapProcesses           = "processes"
 	TraceMapStacks              = "stacks"
@@ -274,9 +283,11 @@ type TraceProgramSpecs struct {
 type TraceMapSpecs struct {
 	Buckets    *ebpf.MapSpec `ebpf:"buckets"`
 	Counters   *ebpf.MapSpec `ebpf:"counters"`
+	EmptyKept  *ebpf.MapSpec `ebpf:"empty_kept"`
 	EmptyStack *ebpf.MapSpec `ebpf:"empty_stack"`
 	Events     *ebpf.MapSpec `ebpf:"events"`
 	Held       *ebpf.MapSpec `ebpf:"held"`
+	KeptStacks *ebpf.MapSpec `ebpf:"kept_stacks"`
 	Latencies  *ebpf.MapSpec `ebpf:"latencies"`
 	Processes  *ebpf.MapSpec `ebpf:"processes"`
 	Stacks     *ebpf.MapSpec `ebpf:"stacks"`
@@ -338,9 +349,11 @@ func (o *TraceObjects) Close() error {
 type TraceMaps struct {
 	Buckets    *ebpf.Map `ebpf:"buckets"`
 	Counters   *ebpf.Map `ebpf:"counters"`
+	EmptyKept  *ebpf.Map `ebpf:"empty_kept"`
 	EmptyStack *ebpf.Map `ebpf:"empty_stack"`
 	Events     *ebpf.Map `ebpf:"events"`
 	Held       *ebpf.Map `ebpf:"held"`
+	KeptStacks *ebpf.Map `ebpf:"kept_stacks"`
 	Latencies  *ebpf.Map `ebpf:"latencies"`
 	Processes  *ebpf.Map `ebpf:"processes"`
 	Stacks     *ebpf.Map `ebpf:"stacks"`
@@ -353,9 +366,11 @@ func (m *TraceMaps) Close() error {
 	return _TraceClose(
 		m.Buckets,
 		m.Counters,
+		m.EmptyKept,
 		m.EmptyStack,
 		m.Events,
 		m.Held,
+		m.KeptStacks,
 		m.Latencies,
 		m.Processes,
 		m.Stacks,

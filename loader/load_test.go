@@ -37,6 +37,8 @@ func TestLoad(t *testing.T) {
 		"calls filtered":  {Level: LevelCalls, MinDuration: 1, MaxDepth: 3, Sample: 4},
 		"args filtered":   {Level: LevelArgs, MinDuration: 1},
 		"stacks filtered": {Level: LevelStacks, MaxDepth: 2},
+		"stacks kept":     {Level: LevelStacks, MinDuration: 1, MaxDepth: 3, Sample: 4},
+		"announced":       {Level: LevelCalls, Announce: true},
 		"static":          {Level: LevelCalls, Static: true},
 		"threads":         {Level: LevelCalls, Comm: "x", TIDs: []uint32{1}, Follow: true, StopOnExec: true},
 		"perf events":     {Level: LevelCalls, Mode: AttachPerf},

@@ -225,6 +225,9 @@ func (s *Session) configure(spec *ebpf.CollectionSpec) error {
 	if !c.stateful() {
 		spec.Maps["stacks"].MaxEntries = 1
 	}
+	if c.Level != LevelStacks || c.MinDuration == 0 {
+		spec.Maps["kept_stacks"].MaxEntries = 1
+	}
 	if !c.Announce {
 		delete(spec.Programs, "on_cgroup")
 	}

@@ -224,25 +224,82 @@ func TestLevelStacks(t *testing.T) {
 			situation{}.compare(t, r, truth)
 			r.nest()
 			for _, c := range r.calls {
-				if len(c.Stack) < 2 {
-					t.Fatalf("%s has the stack %q", c.Func, c.Stack)
+				wantStack(t, c)
+			}
+		})
+	}
+}
+
+// wantStack checks that a call's stack begins in its function and has its callers.
+func wantStack(t *testing.T, c *call) {
+	t.Helper()
+	if len(c.Stack) < 2 {
+		t.Fatalf("%s has the stack %q", c.Func, c.Stack)
+	}
+	if !strings.HasPrefix(c.Stack[0], c.Func+"+") && c.Stack[0] != c.Func {
+		t.Errorf("%s: the stack begins with %q", c.Func, c.Stack[0])
+	}
+	if strings.Contains(c.Func, ".deferwrap") {
+		return // runs where a panic was recovered, deeper than the frames that it left
+	}
+	for caller, i := c.caller, 1; caller != nil; caller, i = caller.caller, i+1 {
+		// Inlined and untraced functions may lie between.
+		for i < len(c.Stack) && !strings.HasPrefix(c.Stack[i], caller.Func) {
+			i++
+		}
+		if i == len(c.Stack) {
+			t.Errorf("%s: its caller %s is not on its stack %q", c.Func, caller.Func, c.Stack)
+			return
+		}
+	}
+}
+
+// Long calls come with the stacks of their entries, and so do their callers.
+func TestLevelStacksFiltered(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	const unit, least = 500_000, 2_000_000
+	r, truth := traceAttached(t, targets.Build(t, "slow", targets.OptLevel("0")), []string{"--rounds", "4", "--unit", strconv.Itoa(unit / 1000)},
+		[]string{"--level", "stacks", "--min-duration", strconv.Itoa(least) + "ns"})
+	closed(t, r)
+	for _, c := range r.calls {
+		if c.Dur < least {
+			t.Errorf("%s took %d ns, which is less than asked for", c.Func, c.Dur)
+		}
+		wantStack(t, c)
+	}
+	got := r.counts()
+	for _, name := range []string{"slow_outer", "slow_middle", "slow_leaf"} {
+		if got[name] != truth.Counts[name] {
+			t.Errorf("%s: %d calls, want %d: each slept longer", name, got[name], truth.Counts[name])
+		}
+	}
+	if r.totals.Stacks != r.totals.Calls {
+		t.Errorf("%d stacks of %d calls", r.totals.Stacks, r.totals.Calls)
+	}
+}
+
+// Stacks that are deeper than what is kept of them, and those that end where a
+// function keeps no frame pointer, are said to be cut; whole ones are not.
+func TestStacksCut(t *testing.T) {
+	for label, options := range map[string][]targets.Option{"O0": {targets.OptLevel("0")}, "no-frame-pointer": nil} {
+		t.Run(label, func(t *testing.T) {
+			t.Parallel()
+			needRoot(t)
+			const kept = 127 // addresses
+			r, _ := traceAttached(t, targets.Build(t, "recurse", options...), []string{"--depth", "300", "--pair", "100", "--fib", "5"},
+				[]string{"--level", "stacks"})
+			var cut uint64
+			for _, c := range r.calls {
+				if c.StackCut {
+					cut++
 				}
-				if !strings.HasPrefix(c.Stack[0], c.Func+"+") && c.Stack[0] != c.Func {
-					t.Errorf("%s: the stack begins with %q", c.Func, c.Stack[0])
+				if label == "O0" && c.StackCut && len(c.Stack) != kept {
+					t.Fatalf("%s with %d addresses: cut is %v", c.Func, len(c.Stack), c.StackCut)
 				}
-				if strings.Contains(c.Func, ".deferwrap") {
-					continue // runs where a panic was recovered, deeper than the frames that it left
-				}
-				for caller, i := c.caller, 1; caller != nil; caller, i = caller.caller, i+1 {
-					// Inlined and untraced functions may lie between.
-					for i < len(c.Stack) && !strings.HasPrefix(c.Stack[i], caller.Func) {
-						i++
-					}
-					if i == len(c.Stack) {
-						t.Errorf("%s: its caller %s is not on its stack %q", c.Func, caller.Func, c.Stack)
-						break
-					}
-				}
+			}
+			if cut == 0 || cut != r.totals.StacksCut || r.totals.Stacks != r.totals.Calls {
+				t.Errorf("%d stacks cut, the totals say %d of %d, in %d calls", cut, r.totals.StacksCut, r.totals.Stacks, r.totals.Calls)
 			}
 		})
 	}

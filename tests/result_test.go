@@ -18,21 +18,22 @@ import (
 
 // call is a line of type call, as docs/json.md describes it.
 type call struct {
-	TS     uint64   `json:"ts"`
-	Dur    uint64   `json:"dur"`
-	Self   uint64   `json:"self"`
-	PID    int      `json:"pid"`
-	TID    int      `json:"tid"`
-	GoID   uint64   `json:"goid"`
-	Depth  int      `json:"depth"`
-	Func   string   `json:"func"`
-	Module string   `json:"module"`
-	Parent string   `json:"parent"`
-	End    string   `json:"end"`
-	Gap    bool     `json:"gap"`
-	Args   []string `json:"args"`
-	Ret    string   `json:"ret"`
-	Stack  []string `json:"stack"`
+	TS       uint64   `json:"ts"`
+	Dur      uint64   `json:"dur"`
+	Self     uint64   `json:"self"`
+	PID      int      `json:"pid"`
+	TID      int      `json:"tid"`
+	GoID     uint64   `json:"goid"`
+	Depth    int      `json:"depth"`
+	Func     string   `json:"func"`
+	Module   string   `json:"module"`
+	Parent   string   `json:"parent"`
+	End      string   `json:"end"`
+	Gap      bool     `json:"gap"`
+	Args     []string `json:"args"`
+	Ret      string   `json:"ret"`
+	Stack    []string `json:"stack"`
+	StackCut bool     `json:"stack_cut"`
 
 	program int   // how many programs its process has executed before, as far as traced
 	caller  *call // that it is nested in; nil for none, or one of a parent process
@@ -56,11 +57,13 @@ type summary struct {
 
 // totals is the last line.
 type totals struct {
-	Calls   uint64            `json:"calls"`
-	Lost    uint64            `json:"lost"`
-	Orphans uint64            `json:"orphans"`
-	Gaps    uint64            `json:"gaps"`
-	Ends    map[string]uint64 `json:"ends"`
+	Calls     uint64            `json:"calls"`
+	Lost      uint64            `json:"lost"`
+	Orphans   uint64            `json:"orphans"`
+	Gaps      uint64            `json:"gaps"`
+	Stacks    uint64            `json:"stacks"`
+	StacksCut uint64            `json:"stacks_cut"`
+	Ends      map[string]uint64 `json:"ends"`
 }
 
 // event is a line of another type.

@@ -79,6 +79,10 @@ type Call struct {
 	stack uint32 // serial number of the stack it is on, see region
 }
 
+// StackCut reports whether there may be more callers than Stack has: the chain of
+// frame pointers, by which it was walked, broke, or there was no room.
+func (c *Call) StackCut() bool { return c.flags&FlagCutStack != 0 }
+
 // Duration is the time from entry to end in ns.
 func (c *Call) Duration() uint64 { return sub(c.Last, c.Start) }
 

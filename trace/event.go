@@ -36,6 +36,7 @@ const (
 	FlagTailJumps                   // entry: the function may leave by a tail call while its exit is still reported
 	FlagHooked                      // entry, exit: the exit is reported by a return probe (uretprobe), not a RET site
 	FlagReturn                      // exit: Ret is valid
+	FlagCutStack                    // entry: there may be more callers than Stack has
 	FlagKernel                      // sample: the thread was in the kernel
 	FlagWaker                       // sample: the stack of one that wakes others, see Event.Waker
 )

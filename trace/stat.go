@@ -81,6 +81,8 @@ type Totals struct {
 	Calls   uint64
 	Ends    [NumEndKinds]uint64 // calls by how they ended
 	Gaps    uint64              // calls during which events were lost
+	Stacks  uint64              // calls at level stacks
+	Cut     uint64              // those whose stack may end before its outermost frame
 	Orphans uint64              // exits without an entry; Stats leaves it 0, a Pairer counts them
 	Lost    [NumLostCauses]uint64
 	First   uint64 // ns, time of the first entry or event
@@ -122,8 +124,17 @@ type stat struct {
 // NewStats returns an empty Stats.
 func NewStats() *Stats { return new(Stats) }
 
-// Enter notes the time.
-func (s *Stats) Enter(_ *Lane, c *Call) { s.at(c.Start) }
+// Enter notes the time, and what there is of the stack.
+func (s *Stats) Enter(_ *Lane, c *Call) {
+	s.at(c.Start)
+	cut := c.StackCut()
+	if len(c.Stack) > 0 || cut {
+		s.totals.Stacks++
+	}
+	if cut {
+		s.totals.Cut++
+	}
+}
 
 // Leave counts a call. Calls whose end is only bounded (unwound, unseen, open,
 // detached) have their share in Total and Self and none in Min, Max and Hist.

@@ -126,10 +126,19 @@ func (a *actor) stackPointer() uint64 {
 func (a *actor) enter(fn trace.FuncID, args ...uint64) { a.enterAt(fn, nil, args...) }
 
 func (a *actor) enterAt(fn trace.FuncID, stack []uint64, args ...uint64) {
+	a.enterWith(0, fn, stack, args)
+}
+
+// enterCut is enterAt for a stack that is not whole.
+func (a *actor) enterCut(fn trace.FuncID, stack []uint64, args ...uint64) {
+	a.enterWith(trace.FlagCutStack, fn, stack, args)
+}
+
+func (a *actor) enterWith(flags trace.Flags, fn trace.FuncID, stack, args []uint64) {
 	a.now += 100
 	sp := a.stackPointer()
 	a.sp = append(a.sp, sp)
-	a.send(a.event(trace.Event{Kind: trace.KindEntry, Func: fn, SP: sp, Args: args, Stack: stack, Flags: trace.FlagHooked}))
+	a.send(a.event(trace.Event{Kind: trace.KindEntry, Func: fn, SP: sp, Args: args, Stack: stack, Flags: trace.FlagHooked | flags}))
 }
 
 // leave returns from the innermost function, which is fn, after ns.

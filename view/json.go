@@ -88,6 +88,9 @@ func (j *JSON) Enter(l *trace.Lane, c *trace.Call) {
 	b = j.appendWhere(b, l, c)
 	b = appendJSONArgs(b, c)
 	b = j.appendStack(b, l.PID, c.Stack)
+	if c.StackCut() {
+		b = append(b, `,"stack_cut":true`...)
+	}
 	j.end(b)
 }
 
@@ -108,6 +111,9 @@ func (j *JSON) Leave(l *trace.Lane, c *trace.Call) {
 	}
 	if len(j.stacks) > 0 {
 		b = j.appendKept(b, l, c)
+	}
+	if c.StackCut() {
+		b = append(b, `,"stack_cut":true`...)
 	}
 	if c.End != trace.EndReturn {
 		b = append(b, `,"end":"`...)

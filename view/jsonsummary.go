@@ -17,6 +17,12 @@ func (j *JSON) Summary(rows []trace.Row, totals *trace.Totals) {
 	b = appendUint(b, totals.Orphans)
 	b = append(b, `,"gaps":`...)
 	b = appendUint(b, totals.Gaps)
+	if totals.Stacks > 0 {
+		b = append(b, `,"stacks":`...)
+		b = appendUint(b, totals.Stacks)
+		b = append(b, `,"stacks_cut":`...)
+		b = appendUint(b, totals.Cut)
+	}
 	j.end(appendEnds(b, totals.Ends[:]))
 }
 

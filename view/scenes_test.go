@@ -126,6 +126,8 @@ var scenes = []struct {
 		a.enterAt(fnMain, []uint64{0x7f12a0001234, 0x12})
 		a.enterAt(fnMalloc, []uint64{0x401136, 0x40125c, 0x7f12a0001234}, 0x20)
 		a.leave(fnMalloc, 90, 0x55d0deadbee0)
+		a.enterCut(fnParse, []uint64{0x401136, 0x40125c}, 0x20)
+		a.leave(fnParse, 80, 0)
 		a.leave(fnMain, 300)
 	}},
 	{"usdt", func(s *stage) {

@@ -298,6 +298,10 @@ func (s *table) footer() {
 		}
 		s.line(s.text.Dim, fmt.Sprintf("  · %s without a return: %s", term.Plural(n, "call"), strings.Join(how, ", ")))
 	}
+	if t.Cut > 0 {
+		s.line(s.text.Dim, fmt.Sprintf("  · %s of %s may lack callers: they were walked by frame pointers, which not all code keeps",
+			term.Count(t.Cut), term.Plural(t.Stacks, "stack")))
+	}
 	if t.Gaps > 0 {
 		s.line(s.text.Dim, fmt.Sprintf("  · %s open while events were lost: their callees may be missing", term.Plural(t.Gaps, "call")))
 	}

@@ -194,8 +194,6 @@ func (f *traceFlags) contradictions(o *tracer.Options) error {
 		return usagef("--level count does not know which call is inside which: --depth and --sample take --level latency or more")
 	case o.Level == loader.LevelLatency && f.minDuration > 0:
 		return usagef("--min-duration needs --level calls or more: --level latency measures every call")
-	case o.Level == loader.LevelStacks && f.minDuration > 0:
-		return usagef("--level stacks and --min-duration exclude each other: when a call turns out to be long its entry's stack is gone")
 	case aggregated && f.entries:
 		return usagef("--entries needs --level calls or more")
 	case f.entries && f.format != "json":
