@@ -59,6 +59,9 @@ func (s *Session) Attach(m Module) error {
 		}
 		if err != nil {
 			s.detach(mod.groups)
+			if !s.multi {
+				return fmt.Errorf("attach to %s: %w", m.Path, explain(err, tryPerfUprobe))
+			}
 			return fmt.Errorf("attach to %s: %w", m.Path, explain(err))
 		}
 		fns = fns[n:]

@@ -19,15 +19,24 @@ var (
 	ErrClosed = errors.New("session closed")
 )
 
-// FeatureError says which kernel feature is missing and since when it exists.
+// FeatureError says which kernel feature is missing and what kernel has it.
 type FeatureError struct {
 	Feature string // "BPF ring buffer"
-	Kernel  string // first kernel that has it: "5.8"
+	Kernel  string // first kernel that has it: "5.8"; empty: it is no matter of versions
+	Takes   string // what has it where Kernel is empty: "a kernel with CONFIG_DEBUG_INFO_BTF"
 	Err     error  // what the kernel answered
 }
 
 func (e *FeatureError) Error() string {
-	return fmt.Sprintf("this kernel has no %s: it takes Linux %s or newer (%v)", e.Feature, e.Kernel, e.Err)
+	which := "this kernel"
+	if v, _, err := RunningKernel(); err == nil {
+		which = "this kernel, Linux " + v.String() + ","
+	}
+	takes := e.Takes
+	if e.Kernel != "" {
+		takes = "Linux " + e.Kernel + " or newer"
+	}
+	return fmt.Sprintf("%s has no %s: it takes %s (%v)", which, e.Feature, takes, e.Err)
 }
 
 // Unwrap returns what the kernel answered.

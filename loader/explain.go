@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -12,20 +13,26 @@ import (
 )
 
 // permissionError is a refusal of the kernel's in words for a person. What the
-// kernel said stays within reach of errors.Is; as text it only confuses.
+// kernel said stays within reach of errors.Is; as text it only confuses where a
+// capability is missing.
 type permissionError struct {
 	missing []string
 	err     error
 }
 
 func (e *permissionError) Error() string {
+	if len(e.missing) == 0 {
+		return fmt.Sprintf("%v, although the capabilities are there: a security module, a seccomp filter or the container's runtime refuses it; in a container try --privileged (%v)", ErrPermission, e.err)
+	}
 	return fmt.Sprintf("%v: it takes %s: run it with sudo", ErrPermission, strings.Join(e.missing, " and "))
 }
 
 func (e *permissionError) Unwrap() []error { return []error{ErrPermission, e.err} }
 
-// explain makes a refusal of the kernel's an error that says what to do.
-func explain(err error) error {
+// explain makes a refusal of the kernel's an error that says what to do. If it
+// may be that the kernel lacks something, suspects are tried, the first things
+// first.
+func explain(err error, suspects ...trial) error {
 	var explained *permissionError
 	switch {
 	case err == nil:
@@ -33,11 +40,21 @@ func explain(err error) error {
 	case errors.As(err, &explained):
 		return err
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		if missing := MissingCapabilities(); len(missing) > 0 {
-			return &permissionError{missing, err}
-		}
-		return fmt.Errorf("%w: %w", ErrPermission, err)
-	case errors.Is(err, ebpf.ErrNotSupported):
+		return &permissionError{MissingCapabilities(), err}
+	case errors.Is(err, ErrNotSupported):
+		return err // it says what
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		return fmt.Errorf("%w: select fewer functions, or allow more (ulimit -n)", err)
+	case errors.Is(err, unix.ENOMEM):
+		return fmt.Errorf("%w: the kernel has no room for it: try a smaller event buffer", err)
+	}
+	t := newTrials()
+	defer t.close()
+	kernel, _, _ := RunningKernel()
+	if lacking := lacking(thisHost(t.attempt), kernel, suspects); lacking != nil {
+		return lacking
+	}
+	if errors.Is(err, ebpf.ErrNotSupported) {
 		return &FeatureError{Feature: "support for a BPF feature that sbxtrace uses", Kernel: "5.15", Err: err}
 	}
 	return err
@@ -53,6 +70,31 @@ func explainPerf(err error) error {
 		return &permissionError{[]string{"CAP_SYS_ADMIN for probes by perf events"}, err}
 	}
 	return err
+}
+
+// lacking returns the first of the suspects that the kernel has not, nil if there
+// is none for certain.
+func lacking(h *host, kernel KernelVersion, suspects []trial) error {
+	tests := kernelTests(suspects...)
+	for i := range tests {
+		f := tests[i].Feature
+		var detail string
+		detail, f.Err = tests[i].test(h)
+		judge(&f, &tests[i], kernel, true)
+		if f.State != Unsupported {
+			continue
+		}
+		e := &FeatureError{Feature: f.Name, Kernel: f.Since, Err: f.Err}
+		if detail != "" {
+			e.Err = errors.New(detail)
+		}
+		if since, err := ParseKernelVersion(f.Since); err != nil || kernel.AtLeast(since.Major, since.Minor) {
+			// Not its age: it was built without, or something hides it.
+			e.Kernel, e.Takes = "", cmp.Or(tests[i].fix, "a kernel, or a container, in which nothing disables it")
+		}
+		return e
+	}
+	return nil
 }
 
 // MissingCapabilities names the capabilities that tracing takes and this

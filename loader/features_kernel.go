@@ -1,5 +1,7 @@
 package loader
 
+import "slices"
+
 // trial is something that is tried out on the running kernel.
 type trial int
 
@@ -22,13 +24,19 @@ const (
 	tryHardwarePMU
 )
 
-// kernelTests try what the kernel can do.
-func kernelTests() []featureTest {
+// toLoad are the features without which the programs cannot be loaded.
+var toLoad = []trial{tryBTF, tryProgram, tryRingBuffer, tryTaskTracepoints, tryAttachCookie}
+
+// kernelTests try what the kernel can do: all of it, or these alone.
+func kernelTests(these ...trial) []featureTest {
 	attempt := func(t trial, f Feature, fix string) featureTest {
+		if len(these) > 0 && !slices.Contains(these, t) {
+			return featureTest{}
+		}
 		f.Group = GroupKernel
 		return featureTest{Feature: f, fix: fix, test: func(h *host) (string, error) { return h.attempt(t) }}
 	}
-	return []featureTest{
+	all := []featureTest{
 		attempt(tryBTF, Feature{ID: "btf", Name: "type information (BTF)", Required: true,
 			Use: "programs that fit this kernel"}, "a kernel with CONFIG_DEBUG_INFO_BTF, as distributions build it"),
 		attempt(tryProgram, Feature{ID: "bpf", Name: "BPF programs", Required: true,
@@ -62,4 +70,5 @@ func kernelTests() []featureTest {
 		attempt(tryHardwarePMU, Feature{ID: "hardware_pmu", Name: "hardware performance counters",
 			Use: "profiles by CPU cycles, else by CPU time"}, "virtual machines rarely have them: profiles go by CPU time"),
 	}
+	return slices.DeleteFunc(all, func(t featureTest) bool { return t.test == nil })
 }

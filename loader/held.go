@@ -45,35 +45,35 @@ func resumeAll(held *ebpf.Map) error {
 
 // Descriptors that a guard inherits.
 const (
-	guardMap = 3 + iota
-	guardProcess
+	guardMap   = 3 + iota // what is held
+	guardAlive            // a pipe's end, whose other end closes with the session's process
 )
 
 // startGuard starts this program anew with args, which must make it call Guard.
 func (s *Session) startGuard(args []string) error {
-	self, err := unix.PidfdOpen(os.Getpid(), 0)
-	if err != nil {
-		return fmt.Errorf("open own process: %w", err)
-	}
-	process := os.NewFile(uintptr(self), "process")
-	defer process.Close()
 	fd, err := unix.FcntlInt(uintptr(s.coll.Maps["held"].FD()), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("duplicate a map's descriptor: %w", err)
 	}
 	held := os.NewFile(uintptr(fd), "map")
 	defer held.Close()
+	alive, mine, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("start guard: %w", err)
+	}
+	defer alive.Close()
 
 	guard := exec.Command("/proc/self/exe", args...)
 	guard.Args[0] = "sbxtrace"
 	guard.Dir = "/"
-	guard.ExtraFiles = []*os.File{guardMap - 3: held, guardProcess - 3: process}
+	guard.ExtraFiles = []*os.File{guardMap - 3: held, guardAlive - 3: alive}
 	// What a terminal sends to sbxtrace is not for its guard.
 	guard.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := guard.Start(); err != nil {
+		mine.Close()
 		return fmt.Errorf("start guard: %w", err)
 	}
-	s.guard = guard
+	s.guard, s.alive = guard, mine
 	return nil
 }
 
@@ -84,6 +84,7 @@ func (s *Session) stopGuard() {
 	}
 	_ = s.guard.Process.Kill()
 	_ = s.guard.Wait() // killed
+	s.alive.Close()
 }
 
 // Guard waits for the end of the session that started this process (see
@@ -98,7 +99,7 @@ func Guard() error {
 		return fmt.Errorf("guard: inherit map: %w", err)
 	}
 	defer held.Close()
-	fds := []unix.PollFd{{Fd: guardProcess, Events: unix.POLLIN}}
+	fds := []unix.PollFd{{Fd: guardAlive}} // the other end's closing needs no asking for
 	for {
 		_, err := unix.Poll(fds, -1)
 		if err == nil {

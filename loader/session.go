@@ -99,6 +99,7 @@ type Session struct {
 	tasks    []link.Link
 	python   *pythonCalls
 	guard    *exec.Cmd // nil: none is needed
+	alive    *os.File  // closes with this process, which tells the guard
 
 	mu        sync.Mutex
 	closed    bool
@@ -144,7 +145,8 @@ func (s *Session) load() error {
 	s.stride = s.cfg.MaxFuncs
 	s.multi = s.cfg.Mode != AttachPerf
 	if s.multi {
-		if err := features.HaveBPFLinkUprobeMulti(); err != nil {
+		// What else goes wrong will do so again, and be explained.
+		if err := features.HaveBPFLinkUprobeMulti(); errors.Is(err, ebpf.ErrNotSupported) {
 			if s.cfg.Mode == AttachMulti {
 				return &FeatureError{Feature: "uprobe_multi links", Kernel: "6.6", Err: err}
 			}
@@ -159,7 +161,7 @@ func (s *Session) load() error {
 		return err
 	}
 	if s.coll, err = ebpf.NewCollection(spec); err != nil {
-		return fmt.Errorf("load BPF programs: %w", explain(err))
+		return fmt.Errorf("load BPF programs: %w", explain(err, toLoad...))
 	}
 	for p, name := range programNames {
 		s.programs[p] = s.coll.Programs[name]

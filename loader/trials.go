@@ -81,6 +81,10 @@ func (t *trials) attempt(what trial) (detail string, err error) {
 	case trySession:
 		return "", session()
 	case tryPerfUprobe:
+		const pmu = "/sys/bus/event_source/devices/uprobe"
+		if _, err := os.Stat(pmu); errors.Is(err, fs.ErrNotExist) {
+			return pmu + " is not there", ErrNotSupported
+		}
 		return "", t.probing().hit(uprobe{perf: true})
 	case tryAttachCookie:
 		return "", t.probing().attachCookie()

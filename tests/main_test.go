@@ -19,6 +19,10 @@ func TestMain(m *testing.M) {
 }
 
 func testMain(m *testing.M) int {
+	if list := os.Getenv(refuseEnv); list != "" {
+		fmt.Fprintln(os.Stderr, sandboxed(list))
+		return 1
+	}
 	sbxtraceBin = os.Getenv("SBXTRACE_BIN")
 	if sbxtraceBin == "" && os.Geteuid() == 0 {
 		dir, err := os.MkdirTemp("", "sbxtrace-tests-*")
