@@ -107,6 +107,16 @@ func MissingCapabilities() []string {
 	return missingIn(set)
 }
 
+// MissingForOthers names the capabilities that tracing a process of another user
+// takes and this process lacks.
+func MissingForOthers() []string {
+	missing := MissingCapabilities()
+	if set, err := effectiveCapabilities(); err != nil || !has(set, capSysPtrace) {
+		missing = append(missing, capabilityNames[capSysPtrace])
+	}
+	return missing
+}
+
 // effectiveCapabilities are the capabilities of this process, bit by bit.
 func effectiveCapabilities() (uint64, error) {
 	status, err := os.ReadFile("/proc/self/status")

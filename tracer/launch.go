@@ -92,6 +92,8 @@ func startError(name string, err error) error {
 		return fmt.Errorf("start %s: %w", name, ErrCommandNotFound)
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.ENOEXEC), errors.Is(err, syscall.EISDIR):
 		return fmt.Errorf("start %s: %w: %w", name, ErrNotExecutable, err)
+	case errors.Is(err, syscall.EPERM):
+		return fmt.Errorf("start %s: %w: it is held by ptrace until it is traced, and started as another user with --user or sudo: one of these is not allowed here", name, err)
 	}
 	return fmt.Errorf("start %s: %w", name, err)
 }

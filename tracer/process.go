@@ -44,7 +44,7 @@ func (t *Tracer) AddPIDs(pids ...uint32) error {
 		return nil
 	})
 	if err == nil && len(t.processes) == 0 {
-		return missed
+		return fmt.Errorf("none of %d processes can be traced, the last because: %w", len(pids), missed)
 	}
 	return err
 }

@@ -71,9 +71,12 @@ func withoutProgram(pid uint32, mods []mapped) error {
 
 // otherUser is the error for a process that this user may not look at.
 func otherUser(pid uint32, err error) error {
-	takes := append(loader.MissingCapabilities(), "CAP_SYS_PTRACE")
+	missing := loader.MissingForOthers()
+	if len(missing) == 0 {
+		return fmt.Errorf("pid %d: %w, although the capabilities are there: a security module or the container's runtime protects that process (%w)", pid, loader.ErrPermission, err)
+	}
 	return fmt.Errorf("pid %d: %w: a process of another user takes %s: run it with sudo (%w)",
-		pid, loader.ErrPermission, strings.Join(takes, " and "), err)
+		pid, loader.ErrPermission, strings.Join(missing, " and "), err)
 }
 
 // alive reports whether a thread of the process still executes its program. The

@@ -7,6 +7,8 @@ package tracer
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -106,6 +108,9 @@ func New(o Options) (*Tracer, error) {
 	kernel, _, err := loader.RunningKernel()
 	if err != nil {
 		return nil, err
+	}
+	if _, err := os.Stat("/proc/self"); err != nil {
+		return nil, fmt.Errorf("processes are looked at through /proc, which is not mounted: %w", err)
 	}
 	t := &Tracer{
 		opt:       o,

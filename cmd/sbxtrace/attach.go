@@ -64,7 +64,7 @@ func (f *targetFlags) resolve() ([]uint32, error) {
 			return nil, fmt.Errorf("--cgroup %s: %w", path, err)
 		}
 		if len(found) == 0 {
-			return nil, fmt.Errorf("--cgroup %s: no process in that control group", path)
+			return nil, fmt.Errorf("--cgroup %s: no process in that control group; /proc/PID/cgroup says which one a process is in", path)
 		}
 		add(found...)
 	}
