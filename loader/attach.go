@@ -309,15 +309,29 @@ func (s *Session) renew(g *group, keep []Function, before func()) error {
 // RemoveProcess takes out what was attached to this one process: its end has
 // been seen, or its program replaced.
 func (s *Session) RemoveProcess(pid uint32) {
+	s.removeModules(func(m *attached) bool { return m.pid == pid && pid != 0 })
+}
+
+// RemoveModule takes out the module that these functions are of, wherever it is
+// attached. When it returns the sites are out.
+func (s *Session) RemoveModule(ids map[trace.FuncID]bool) {
+	s.removeModules(func(m *attached) bool {
+		return slices.ContainsFunc(m.groups, func(g *group) bool {
+			return slices.ContainsFunc(g.functions, func(f Function) bool { return ids[f.ID] })
+		})
+	})
+}
+
+func (s *Session) removeModules(which func(*attached) bool) {
 	s.mu.Lock()
 	var gone []*group
 	keep := s.modules[:0]
 	for _, m := range s.modules {
-		if m.pid != pid || pid == 0 {
+		if which(m) {
+			gone = append(gone, m.groups...)
+		} else {
 			keep = append(keep, m)
-			continue
 		}
-		gone = append(gone, m.groups...)
 	}
 	clear(s.modules[len(keep):])
 	s.modules = keep

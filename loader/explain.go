@@ -48,11 +48,13 @@ func explain(err error, suspects ...trial) error {
 	case errors.Is(err, unix.ENOMEM):
 		return fmt.Errorf("%w: the kernel has no room for it: try a smaller event buffer", err)
 	}
-	t := newTrials()
-	defer t.close()
-	kernel, _, _ := RunningKernel()
-	if lacking := lacking(thisHost(t.attempt), kernel, suspects); lacking != nil {
-		return lacking
+	if len(suspects) > 0 {
+		t := newTrials()
+		defer t.close()
+		kernel, _, _ := RunningKernel()
+		if lacking := lacking(thisHost(t.attempt), kernel, suspects); lacking != nil {
+			return lacking
+		}
 	}
 	if errors.Is(err, ebpf.ErrNotSupported) {
 		return &FeatureError{Feature: "support for a BPF feature that sbxtrace uses", Kernel: "5.15", Err: err}

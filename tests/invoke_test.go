@@ -21,11 +21,13 @@ import (
 // surroundings in which that happens.
 type invocation struct {
 	args    []string
-	wrapper []string // command line of a program that starts sbxtrace; nil: none
-	dir     string   // working directory; empty: that of the test
-	session bool     // in a session of its own, without a terminal
-	stdin   *os.File // nil: the null device
-	stdout  *os.File // nil: the session's stream
+	wrapper []string  // command line of a program that starts sbxtrace; nil: none
+	dir     string    // working directory; empty: that of the test
+	session bool      // in a session of its own, without a terminal
+	user    uint32    // 0: as the test's
+	caps    []uintptr // of another user: bits of capability.h
+	stdin   *os.File  // nil: the null device
+	stdout  *os.File  // nil: the session's stream
 }
 
 // typed is sbxtrace with these arguments.
@@ -49,6 +51,10 @@ func (i *invocation) start(t testing.TB) *session {
 	s.cmd = exec.Command(line[0], line[1:]...)
 	s.cmd.Dir = i.dir
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: i.session}
+	if i.user != 0 {
+		s.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: i.user, Gid: i.user}
+		s.cmd.SysProcAttr.AmbientCaps = i.caps
+	}
 	if i.stdin != nil {
 		s.cmd.Stdin = i.stdin
 	}

@@ -31,6 +31,10 @@ func testMain(m *testing.M) int {
 			return 1
 		}
 		defer os.RemoveAll(dir)
+		if err := os.Chmod(dir, 0o755); err != nil { // other users run it too
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
 		if sbxtraceBin, err = buildSbxtrace(dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1

@@ -12,7 +12,9 @@ import (
 )
 
 // refuseEnv makes the test binary a sandbox: it refuses the system calls that
-// the variable lists to itself and then executes its arguments.
+// the variable lists to itself, hides the directories, and then executes its
+// arguments. Mounting and unsharing take root and all threads: the process must be
+// young.
 const refuseEnv = "SBXTRACE_TESTS_REFUSE"
 
 // refusals are what a sandbox can refuse, by name: a system call, perhaps only
@@ -27,17 +29,15 @@ var refusals = map[string]struct {
 	"perf_event_open": {unix.SYS_PERF_EVENT_OPEN, -1, unix.EPERM},
 	"ptrace":          {unix.SYS_PTRACE, -1, unix.EPERM},
 	// As kernels do that lack something.
-	"no bpf":          {unix.SYS_BPF, -1, unix.ENOSYS},
-	"no maps":         {unix.SYS_BPF, unix.BPF_MAP_CREATE, unix.EINVAL},
-	"no links":        {unix.SYS_BPF, unix.BPF_LINK_CREATE, unix.EINVAL},
-	"no pidfd_open":   {unix.SYS_PIDFD_OPEN, -1, unix.ENOSYS},
-	"no perf events":  {unix.SYS_PERF_EVENT_OPEN, -1, unix.ENOSYS},
-	"no memory":       {unix.SYS_BPF, unix.BPF_MAP_CREATE, unix.ENOMEM},
-	"no descriptors":  {unix.SYS_BPF, unix.BPF_LINK_CREATE, unix.EMFILE},
-	"no link targets": {unix.SYS_BPF, unix.BPF_LINK_CREATE, unix.ENOENT},
+	"no bpf":         {unix.SYS_BPF, -1, unix.ENOSYS},
+	"no maps":        {unix.SYS_BPF, unix.BPF_MAP_CREATE, unix.EINVAL},
+	"no links":       {unix.SYS_BPF, unix.BPF_LINK_CREATE, unix.EINVAL},
+	"no perf events": {unix.SYS_PERF_EVENT_OPEN, -1, unix.ENOSYS},
+	"no descriptors": {unix.SYS_BPF, unix.BPF_LINK_CREATE, unix.EMFILE},
 }
 
-// refusing is sbxtrace where system calls are refused: see refusals.
+// refusing is sbxtrace where system calls are refused, by the names of refusals,
+// and directories are empty, by their paths.
 func refusing(t testing.TB, i *invocation, names ...string) *invocation {
 	t.Helper()
 	self, err := os.Executable()
@@ -51,11 +51,30 @@ func refusing(t testing.TB, i *invocation, names ...string) *invocation {
 // sandboxed executes the command line as refuseEnv demands, and does not return
 // unless that fails.
 func sandboxed(list string) error {
-	if err := refuse(strings.Split(list, ",")); err != nil {
+	var calls []string
+	for _, name := range strings.Split(list, ",") {
+		if !strings.HasPrefix(name, "/") {
+			calls = append(calls, name)
+		} else if err := hide(name); err != nil {
+			return fmt.Errorf("hide %s: %w", name, err)
+		}
+	}
+	if err := refuse(calls); err != nil {
 		return err
 	}
 	os.Unsetenv(refuseEnv)
 	return syscall.Exec(os.Args[1], os.Args[1:], os.Environ())
+}
+
+// hide puts an empty directory in a place, for this process alone.
+func hide(path string) error {
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return err
+	}
+	if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return err
+	}
+	return unix.Mount("none", path, "tmpfs", 0, "")
 }
 
 // refuse installs a seccomp filter (Documentation/userspace-api/seccomp_filter.rst).

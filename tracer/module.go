@@ -13,12 +13,13 @@ import (
 
 // module is a file with functions that are traced, in whatever processes.
 type module struct {
-	id     fileID
-	name   string
-	bin    *symbolizer.Binary
-	plans  map[planKind]*modulePlan
-	ids    map[probedAt]trace.FuncID // the same function is the same in all plans
-	scopes map[uint32]planKind       // what it is attached to, and how: everyone, or processes
+	id       fileID
+	name     string
+	contents contents // of the file when it was looked at
+	bin      *symbolizer.Binary
+	plans    map[planKind]*modulePlan
+	ids      map[probedAt]trace.FuncID // the same function is the same in all plans
+	scopes   map[uint32]planKind       // what it is attached to, and how: everyone, or processes
 }
 
 // everyone is the scope of probes that are attached for all who map a file.
@@ -51,6 +52,9 @@ func (p *process) kind(id fileID) planKind {
 // planModules decides what to trace in the modules of p, as far as that is not
 // known yet.
 func (t *Tracer) planModules(p *process, mods []mapped) error {
+	if err := t.forgetOverwritten(mods); err != nil {
+		return err
+	}
 	for _, m := range mods {
 		if p.done[m.id] {
 			continue
@@ -119,12 +123,29 @@ func (t *Tracer) attachModule(p *process, m mapped) error {
 	if err != nil {
 		return err
 	}
+	t.noteSlow(known, plan.functions)
 	if err := t.loader.Attach(loader.Module{Path: path, PID: scope, Functions: t.left(plan.functions)}); err != nil {
 		return err
 	}
 	known.scopes[scope] = kind
 	t.unwatched = append(t.unwatched, plan.costs...)
+	if scope == everyone {
+		t.watchOverwrite(known, path)
+	}
 	return nil
+}
+
+// noteSlow warns of what the kernel will take its time for: without uprobe_multi
+// it takes probes out one after the other, up to a quarter of a second each.
+func (t *Tracer) noteSlow(m *module, functions []loader.Function) {
+	const many = 200
+	n := 0
+	for i := range functions {
+		n += len(functions[i].Probes)
+	}
+	if n > many && !t.loader.Multi() {
+		t.note("%d probes go into %s one by one, for want of uprobe_multi links: the kernel may take minutes to take them out again; select fewer functions", n, m.name)
+	}
 }
 
 // tellApart makes sure that a process is not served twice when a file has
@@ -234,6 +255,9 @@ func (t *Tracer) planModule(p *process, m mapped, kind planKind) (*modulePlan, e
 		known = &module{
 			id: m.id, name: m.Name(), plans: make(map[planKind]*modulePlan),
 			ids: make(map[probedAt]trace.FuncID), scopes: make(map[uint32]planKind),
+		}
+		if path, err := m.openPath(); err == nil {
+			known.contents = contentsOf(path)
 		}
 	}
 	if plan := known.plans[kind]; plan != nil {

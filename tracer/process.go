@@ -300,7 +300,7 @@ func (t *Tracer) executed(pid uint32) error {
 	var err error
 	switch p := t.processes[pid]; {
 	case p == nil:
-	case p.matcher != nil && p.exe != fileID{} && exeID(int(pid)) == p.exe:
+	case p.matcher != nil && p.exe != fileID{} && exeID(int(pid)) == p.exe && !t.overwrittenSince(p):
 		// The same program again, or one that was looked at before the kernel
 		// reported it: its probes are in.
 		t.symbols.add(pid)

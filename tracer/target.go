@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sbxtrace/sbxtrace/loader"
 	"github.com/sbxtrace/sbxtrace/symbolizer"
 )
@@ -32,6 +34,9 @@ func targetFiles(pid uint32) ([]mapped, error) {
 		return nil, fmt.Errorf("pid %d: %w: it is sbxtrace itself, whose every event would make another", pid, ErrUntraceable)
 	}
 	tgid, err := symbolizer.Tgid(int(pid))
+	if errors.Is(err, symbolizer.ErrNoProcess) && errors.Is(unix.Kill(int(pid), 0), unix.EPERM) {
+		return nil, otherUser(pid, fs.ErrPermission) // /proc is mounted with hidepid
+	}
 	if err != nil {
 		return nil, err
 	}

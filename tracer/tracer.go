@@ -70,8 +70,11 @@ type Tracer struct {
 
 	maps    *loader.MapWatcher // nil: mapsErr says why
 	mapsErr error
-	funcs   table
-	began   time.Time
+
+	overwrites    *overwriteWatcher // nil: overwritesErr says why
+	overwritesErr error
+	funcs         table
+	began         time.Time
 
 	work queue[trace.Event] // process events for the manager
 	told *told              // by the manager, for the consumer of events
@@ -142,6 +145,7 @@ func New(o Options) (*Tracer, error) {
 	t.forgo = cancel
 	go t.calibrate(ctx)
 	t.maps, t.mapsErr = loader.WatchMaps(t.mapped)
+	t.overwrites, t.overwritesErr = watchOverwrites(t.overwritten)
 	return t, nil
 }
 
@@ -182,6 +186,9 @@ func (t *Tracer) Start() (Report, error) {
 	defer t.mu.Unlock()
 	if t.mapsErr != nil {
 		t.note("libraries loaded from now on are not seen: %v", t.mapsErr)
+	}
+	if t.overwritesErr != nil {
+		t.note("programs must not be overwritten while they are traced: %v", t.overwritesErr)
 	}
 	if t.report.Functions == 0 {
 		return t.report, t.nothing()
@@ -266,6 +273,7 @@ func (t *Tracer) Close() error {
 	if t.maps != nil {
 		errs = append(errs, t.maps.Close())
 	}
+	errs = append(errs, t.overwrites.close())
 	if t.loaded() == nil {
 		errs = append(errs, t.loader.Close())
 	}

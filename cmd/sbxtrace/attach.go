@@ -130,6 +130,8 @@ func attach(cmd *cobra.Command, f *traceFlags, target *targetFlags, args []strin
 
 	ctx, stop := untilSignal()
 	defer stop()
+	attached := unlessInterrupted(ctx, n)
+	defer attached()
 	t, err := tracer.New(opt)
 	if err != nil {
 		return err
@@ -146,6 +148,7 @@ func attach(cmd *cobra.Command, f *traceFlags, target *targetFlags, args []strin
 	if err != nil {
 		return err
 	}
+	attached()
 	if note := skippedNote(report); note != "" {
 		n.printf("%s", note)
 	}

@@ -266,6 +266,22 @@ func untilSignal() (context.Context, context.CancelFunc) {
 	return ctx, stop
 }
 
+// unlessInterrupted ends sbxtrace at once if ctx ends before attached is called:
+// thousands of probes are not put in first to be taken out again. The kernel
+// takes out those that are in. It does no harm to call attached twice.
+func unlessInterrupted(ctx context.Context, n *notes) (attached func()) {
+	done := make(chan struct{})
+	go func() {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			n.printf("interrupted before all probes were in")
+			os.Exit(exitFailure)
+		}
+	}()
+	return sync.OnceFunc(func() { close(done) })
+}
+
 // skippedNote tells of functions that were selected and cannot be probed. Parts
 // that compilers split off functions are none.
 func skippedNote(r tracer.Report) string {
