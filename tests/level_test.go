@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -100,6 +101,53 @@ func TestLatencyOrder(t *testing.T) {
 				t.Errorf("slow_leaf: %+v", leaf)
 			}
 		})
+	}
+}
+
+// What is nested too deep for the kernel's stacks, or for its return probes, is
+// counted and said to be without a duration.
+func TestLatencyDeep(t *testing.T) {
+	for name, s := range map[string]struct {
+		depth, timed, lost uint64
+		returns            string
+	}{
+		"return probes":            {depth: 100, timed: 64, returns: "auto"},
+		"RET sites":                {depth: 100, timed: 100, returns: "ret"},
+		"return probes and stacks": {depth: 1100, timed: 64, lost: 1100 - 128, returns: "auto"},
+		"RET sites and stacks":     {depth: 1100, timed: 128, lost: 1100 - 128, returns: "ret"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			needRoot(t)
+			r, _ := traceAttached(t, targets.Build(t, "recurse"), []string{"--depth", fmt.Sprint(s.depth), "--pair", "3", "--fib", "3"},
+				[]string{"--level", "latency", "--returns", s.returns, "descend"})
+			if row := r.rows["descend"]; row.Calls != s.depth || row.Timed != s.timed {
+				t.Errorf("%d calls, %d of them timed, want %d and %d", row.Calls, row.Timed, s.depth, s.timed)
+			}
+			var lost uint64
+			for _, e := range r.of("lost") {
+				if e.Cause != "stack-too-deep" {
+					t.Errorf("lost: %+v", e)
+				}
+				lost += e.Count
+			}
+			if lost != s.lost || r.totals.Lost != s.lost {
+				t.Errorf("%d lost, the totals say %d, want %d", lost, r.totals.Lost, s.lost)
+			}
+		})
+	}
+}
+
+// Every return is seen where RET instructions are watched, however deep.
+func TestRecursionByRets(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	r, truth := traceAttached(t, targets.Build(t, "recurse"), []string{"--depth", "1500", "--pair", "1201", "--fib", "12"}, []string{"--returns", "ret"})
+	situation{}.compare(t, r, truth)
+	for _, c := range r.calls {
+		if c.End != "" {
+			t.Fatalf("%s at depth %d ended by %q", c.Func, c.Depth, c.End)
+		}
 	}
 }
 

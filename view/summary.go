@@ -282,7 +282,7 @@ func (s *table) footer() {
 	s.line("", "  "+strings.Join(seen, " and ")+over)
 	for cause, n := range t.Lost {
 		if n > 0 {
-			s.line(s.text.Bold+s.text.Red, fmt.Sprintf("  ⚠ %s lost: %s", term.Plural(n, "event"), trace.LostCause(cause)))
+			s.line(s.text.Bold+s.text.Red, fmt.Sprintf("  ⚠ %s lost: %s", term.Plural(n, "event"), lostBecause(trace.LostCause(cause))))
 		}
 	}
 	if atLeast > 0 {
@@ -297,6 +297,12 @@ func (s *table) footer() {
 			}
 		}
 		s.line(s.text.Dim, fmt.Sprintf("  · %s without a return: %s", term.Plural(n, "call"), strings.Join(how, ", ")))
+		if t.Ends[trace.EndUnseen] > 0 {
+			s.line(s.text.Dim, "  · unseen returns are nested deeper than the kernel's 64 return probes per thread; --returns ret sees them")
+		}
+	} else if n := s.untimed(); n > 0 {
+		s.line(s.text.Dim, fmt.Sprintf("  · %s of %s not timed: left otherwise than by a return, running at the end, not drawn, or nested too deep",
+			term.Count(n), term.Plural(calls, "call")))
 	}
 	if t.Cut > 0 {
 		s.line(s.text.Dim, fmt.Sprintf("  · %s of %s may lack callers: they were walked by frame pointers, which not all code keeps",
@@ -309,6 +315,31 @@ func (s *table) footer() {
 		s.line(s.text.Dim, fmt.Sprintf("  · %s without an entry: running when tracing began, or their entry was lost",
 			term.Plural(t.Orphans, "return")))
 	}
+}
+
+// lostBecause says what a cause of loss means where its name alone does not.
+func lostBecause(cause trace.LostCause) string {
+	if cause == trace.LostStack {
+		return cause.String() + ", in calls nested deeper than the 128 that the kernel keeps"
+	}
+	return cause.String()
+}
+
+// untimed counts the calls without a duration where durations were measured in
+// the kernel, which does not tell how each of them ended.
+func (s *table) untimed() uint64 {
+	var n, timed uint64
+	for i := range s.rows {
+		r := &s.rows[i]
+		if r.Calls > r.Timed && funcOf(s.fns, r.Func).Lang != trace.LangStatic {
+			n += r.Calls - r.Timed
+		}
+		timed += r.Timed
+	}
+	if timed == 0 {
+		return 0 // level count
+	}
+	return n
 }
 
 func (s *table) line(color, text string) {

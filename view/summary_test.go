@@ -45,6 +45,11 @@ func TestSummary(t *testing.T) {
 		counts[i] = trace.Row{Func: r.Func, Calls: r.Calls * 1000, AtLeast: r.AtLeast}
 	}
 	elapsed := &trace.Totals{First: 1, Last: 1 + 2*sec}
+	deep := *totals
+	deep.Ends[trace.EndUnseen], deep.Stacks, deep.Cut = 36, 2414, 120
+	// Where the kernel adds up it does not tell how calls ended.
+	aggregated := *elapsed
+	aggregated.Lost[trace.LostStack] = 1372
 	for _, tc := range []struct {
 		name   string
 		rows   []trace.Row
@@ -60,6 +65,8 @@ func TestSummary(t *testing.T) {
 		{"color", rows, totals, SummaryOptions{Width: 120, Color: true}},
 		{"count", counts, elapsed, SummaryOptions{}},
 		{"count-untimed", counts, new(trace.Totals), SummaryOptions{Width: 60}},
+		{"deep", rows, &deep, SummaryOptions{}},
+		{"aggregated", rows, &aggregated, SummaryOptions{}},
 		{"empty", nil, new(trace.Totals), SummaryOptions{}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

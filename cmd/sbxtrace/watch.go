@@ -92,7 +92,7 @@ func newWatch(f *traceFlags, t *tracer.Tracer, level loader.Level, out *output, 
 func (w *watch) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	sink := &fanOut{stats: w.stats, live: w.live, cancel: cancel}
+	sink := &fanOut{stats: w.stats, live: w.live, json: w.json, cancel: cancel}
 	if w.live == nil || w.json != nil {
 		sink.detached = w.noteDetached // a tree says it itself
 	}
@@ -197,6 +197,7 @@ func (w *watch) histograms(rows []trace.Row, opt view.SummaryOptions) error {
 type fanOut struct {
 	stats  *trace.Stats
 	live   liveView
+	json   *view.JSON // what is lost and detached goes there also without a live view; may be nil
 	cancel context.CancelFunc
 	// detached is told of functions that the governor took out; may be nil.
 	detached func(e *trace.Event)
@@ -224,8 +225,11 @@ func (s *fanOut) Event(e *trace.Event) {
 		}
 	}
 	s.stats.Event(e)
-	if s.live != nil {
+	switch {
+	case s.live != nil:
 		s.live.Event(e)
+	case s.json != nil && (e.Kind == trace.KindLost || e.Kind == trace.KindDetached):
+		s.json.Event(e) // what a summary alone must be read with
 	}
 }
 
