@@ -14,17 +14,23 @@ const volatile __u64 cfg_pidns_ino;
 /*
  * Ids of a task that runs in sbxtrace's pid namespace or in one below it: a
  * process has an id in each. 0 in others, whose numbers mean other processes.
+ * A global function, whose argument is a number to the verifier: it is verified
+ * once, and not again for all that may have happened before each call.
  */
-static __noinline __u64 ids_in_namespace(struct task_struct *t)
+__noinline __u64 ids_in_namespace(__u64 task)
 {
-	struct task_struct *leader = BPF_CORE_READ(t, group_leader);
+	struct task_struct *t = (void *)task, *leader = BPF_CORE_READ(t, group_leader);
 	struct pid *p = BPF_CORE_READ(t, thread_pid), *lp = BPF_CORE_READ(leader, thread_pid);
 	unsigned int depth = BPF_CORE_READ(p, level);
 
-	for (unsigned int level = 0; level < PID_LEVELS && level <= depth; level++) {
+	for (unsigned int level = 0; level < PID_LEVELS; level++) {
 		unsigned long at = bpf_core_field_offset(struct pid, numbers) + level * sizeof(struct upid);
 		struct upid id, leader_id;
 
+		/* Two ends of a loop in one would have no bound that Linux 6.1 sees. */
+		asm volatile("" : "+r"(depth));
+		if (level > depth)
+			break;
 		bpf_probe_read_kernel(&id, sizeof(id), (void *)p + at);
 		if (BPF_CORE_READ(id.ns, ns.inum) != (__u32)cfg_pidns_ino)
 			continue;
@@ -32,6 +38,15 @@ static __noinline __u64 ids_in_namespace(struct task_struct *t)
 		return (__u64)leader_id.nr << 32 | (__u32)id.nr;
 	}
 	return 0;
+}
+
+/* The address of a task as a number, which functions of their own can take. */
+static __always_inline __u64 address_of(struct task_struct *t)
+{
+	__u64 address = 0;
+
+	bpf_probe_read_kernel(&address, sizeof(address), &t);
+	return address;
 }
 
 static __always_inline void task_ids(struct task_struct *t, __u32 *pid, __u32 *tid)
@@ -43,7 +58,7 @@ static __always_inline void task_ids(struct task_struct *t, __u32 *pid, __u32 *t
 		*pid = BPF_CORE_READ(t, tgid);
 		return;
 	}
-	ids = ids_in_namespace(t);
+	ids = ids_in_namespace(address_of(t));
 	*pid = ids >> 32;
 	*tid = ids;
 }
@@ -63,7 +78,7 @@ static __always_inline void current_ids(__u32 *pid, __u32 *tid)
 	if (!bpf_get_ns_current_pid_tgid(cfg_pidns_dev, cfg_pidns_ino, &ns, sizeof(ns)))
 		ids = (__u64)ns.tgid << 32 | ns.pid;
 	else /* in a namespace below, which the helper takes for another */
-		ids = ids_in_namespace(task);
+		ids = ids_in_namespace(bpf_get_current_task());
 	*pid = ids >> 32;
 	*tid = ids;
 }

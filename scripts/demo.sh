@@ -14,8 +14,14 @@ fail() {
 heading() { printf '\n── %s\n\n' "$*"; }
 # shown prints a command as one would type it, and runs it.
 shown() {
+	local word
 	printf '$'
-	printf ' %q' "$@"
+	for word in "$@"; do
+		case $word in
+		*[!A-Za-z0-9_./=,:%+-]*) printf " '%s'" "$word" ;;
+		*) printf ' %s' "$word" ;;
+		esac
+	done
 	printf '\n'
 	"$@"
 }
@@ -59,8 +65,8 @@ trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Nobody has to wait for a request in the terminal: seven a second.
-"$dir/demo" --pause 150000 >"$dir/service.log" &
+# Nobody has to wait for a request in the terminal, and a screen or two shows all.
+"$dir/demo" --pause 250000 >"$dir/service.log" &
 service=$!
 for _ in $(seq 100); do
 	[ "$(readlink "/proc/$service/exe" || true)" != "$PWD/$dir/demo" ] || break
@@ -69,7 +75,7 @@ done
 [ "$(readlink "/proc/$service/exe" || true)" = "$PWD/$dir/demo" ] || fail "the service did not start, see $dir/service.log"
 
 heading "the calls of a live process, as they happen"
-shown "${root[@]}" bin/sbxtrace attach --pid "$service" --duration 4s
+shown "${root[@]}" bin/sbxtrace attach --pid "$service" --duration 2s
 
 heading "the same as JSON lines, for programs"
 shown "${root[@]}" bin/sbxtrace attach --pid "$service" --duration 2s --format json -o "$dir/calls.json"
