@@ -36,6 +36,7 @@ enum event_flags {
 	FLAG_CUT_STACK = 1 << 4,
 	FLAG_KERNEL = 1 << 4,
 	FLAG_WAKER = 1 << 5,
+	FLAG_IN_USE = 1 << 6, /* not of the programs */
 };
 
 enum lost_cause {

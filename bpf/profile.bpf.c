@@ -6,6 +6,8 @@
  *   on_tick       perf event of each CPU: the cpu-clock software event, page faults
  *   on_switch     raw tracepoint sched_switch: threads that stop running
  *   on_waking     raw tracepoint sched_waking: who makes them runnable
+ *   on_call       uprobe: calls of a function
+ *   on_alloc, on_alloc_return, on_free   uprobes, uretprobe: memory
  *   unwind_…      the continuation of each, by tail calls, 32 frames at a time
  *   finish_…      what it ends with: the unwound stack is sent or counted
  *   on_fork, on_exec, on_exit   scheduler tracepoints
@@ -38,7 +40,7 @@ const volatile bool cfg_kernel; /* kernel stacks too */
 const volatile bool cfg_count; /* count samples here */
 const volatile bool cfg_wakers; /* stacks of wakers, too */
 const volatile __u32 cfg_off_cpu; /* enum off_cpu */
-const volatile __u64 cfg_weight; /* of each sample of on_tick */
+const volatile __u64 cfg_weight; /* of each sample of on_tick; one call, one allocation in this many */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -121,6 +123,8 @@ int unwind_switch(struct bpf_raw_tracepoint_args *ctx);
 int finish_switch(struct bpf_raw_tracepoint_args *ctx);
 int unwind_waking(struct bpf_raw_tracepoint_args *ctx);
 int finish_waking(struct bpf_raw_tracepoint_args *ctx);
+int unwind_call(struct pt_regs *ctx);
+int finish_call(struct pt_regs *ctx);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
@@ -147,6 +151,15 @@ struct {
 	__array(values, int(struct bpf_raw_tracepoint_args *));
 } waking_programs SEC(".maps") = {
 	.values = { [UNWIND] = (void *)&unwind_waking, [FINISH] = (void *)&finish_waking },
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 2);
+	__uint(key_size, sizeof(__u32));
+	__array(values, int(struct pt_regs *));
+} call_programs SEC(".maps") = {
+	.values = { [UNWIND] = (void *)&unwind_call, [FINISH] = (void *)&finish_call },
 };
 
 static __always_inline void count_lost(void)
@@ -492,6 +505,320 @@ int on_waking(struct bpf_raw_tracepoint_args *ctx)
 	}
 	start_unwinding(u, &regs);
 	bpf_tail_call(ctx, &waking_programs, UNWIND);
+	return 0;
+}
+
+/*
+ * Programs of uprobes may be preempted by one another: each takes an unwinder
+ * that nobody on its CPU has at the moment.
+ */
+enum { CALL_UNWINDERS = 4 };
+
+struct call_unwinder {
+	__u64 owner; /* thread, 0: free */
+	__u64 size; /* of an allocation */
+	__u64 kind; /* enum alloc_kind */
+	__u64 out; /* address of the pointer that posix_memalign sets */
+	struct unwinder u;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, CALL_UNWINDERS); /* load */
+	__type(key, __u32);
+	__type(value, struct call_unwinder);
+} call_unwinders SEC(".maps");
+
+/* The unwinder that the current thread has taken. */
+static __always_inline struct call_unwinder *taken_unwinder(void)
+{
+	__u64 me = bpf_get_current_pid_tgid();
+
+	for (__u32 i = 0; i < CALL_UNWINDERS; i++) {
+		__u32 key = i;
+		struct call_unwinder *c = bpf_map_lookup_elem(&call_unwinders, &key);
+
+		if (c && VOLATILE(c->owner) == me)
+			return c;
+	}
+	return 0;
+}
+
+static __always_inline struct call_unwinder *take_unwinder(void)
+{
+	__u64 me = bpf_get_current_pid_tgid();
+
+	for (__u32 i = 0; i < CALL_UNWINDERS; i++) {
+		__u32 key = i;
+		struct call_unwinder *c = bpf_map_lookup_elem(&call_unwinders, &key);
+
+		if (c && !__sync_val_compare_and_swap(&c->owner, 0, me))
+			return c;
+	}
+	count_lost();
+	return 0;
+}
+
+/* One call of a target in cfg_weight is sampled. */
+static __always_inline bool skip_call(void)
+{
+	return cfg_weight > 1 && bpf_get_prandom_u32() % (__u32)cfg_weight;
+}
+
+/* Begins a sample of the current thread; 0 if there is to be none. */
+static __always_inline struct call_unwinder *begin_call(void)
+{
+	struct call_unwinder *c;
+	__u32 pid, tid;
+
+	current_ids(&pid, &tid);
+	if (!cfg_all && !bpf_map_lookup_elem(&targets, &pid))
+		return 0;
+	if (skip_call())
+		return 0;
+	c = take_unwinder();
+	if (!c)
+		return 0;
+	if (!wanted(&c->u, pid)) {
+		c->owner = 0;
+		return 0;
+	}
+	describe(&c->u, pid, tid);
+	c->size = 0;
+	return c;
+}
+
+SEC("uprobe")
+int unwind_call(struct pt_regs *ctx)
+{
+	struct call_unwinder *c = taken_unwinder();
+
+	return c ? unwind_frames(ctx, &c->u, &call_programs) : 0;
+}
+
+SEC("uprobe")
+int on_call(struct pt_regs *ctx)
+{
+	struct call_unwinder *c = begin_call();
+	struct pt_regs regs;
+
+	if (!c)
+		return 0;
+	__builtin_memcpy(&regs, ctx, sizeof(regs));
+	start_unwinding(&c->u, &regs);
+	bpf_tail_call(ctx, &call_programs, UNWIND);
+	c->owner = 0;
+	return 0;
+}
+
+/* Functions that allocate, by their cookies; values of loader.AllocKind. */
+enum alloc_kind {
+	ALLOC_NONE,
+	ALLOC_MALLOC, /* malloc(size) */
+	ALLOC_CALLOC, /* calloc(n, size) */
+	ALLOC_REALLOC, /* realloc(pointer, size) */
+	ALLOC_ALIGNED, /* aligned_alloc(alignment, size) */
+	ALLOC_POSIX, /* posix_memalign(&pointer, alignment, size) */
+	ALLOC_REALLOCARRAY, /* reallocarray(pointer, n, size) */
+	ALLOC_GO, /* runtime.mallocgc(size, …): nobody says when it is freed */
+};
+
+/* An allocation that has begun, by thread. */
+struct allocating {
+	__u64 size;
+	__u64 stack; /* 0: not sampled */
+	__u64 old; /* what realloc gives up */
+	__u64 out;
+	__u32 depth; /* calls of allocating functions inside */
+	__u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536); /* load */
+	__type(key, __u64); /* thread */
+	__type(value, struct allocating);
+} allocating SEC(".maps");
+
+struct allocation_key {
+	__u64 address;
+	__u32 pid;
+	__u32 pad;
+};
+
+struct allocation {
+	__u64 size;
+	__u64 stack;
+	__u32 pid;
+	__u32 tid;
+};
+
+/* What is allocated, as far as it was sampled. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1 << 22); /* load */
+	__type(key, struct allocation_key);
+	__type(value, struct allocation);
+} allocations SEC(".maps");
+
+const struct allocation_key *unused_allocation_key __attribute__((unused));
+const struct allocation *unused_allocation __attribute__((unused));
+
+SEC("uprobe")
+int finish_call(struct pt_regs *ctx)
+{
+	struct call_unwinder *c = taken_unwinder();
+	__u64 me = bpf_get_current_pid_tgid();
+	struct allocating *a;
+
+	if (!c)
+		return 0;
+	struct total_key key = { .pid = c->u.e.h.pid, .tid = c->u.e.h.tid };
+	__u64 size = c->size, kind = c->kind;
+
+	key.stack = finish(ctx, &c->u, false);
+	VOLATILE(c->owner) = 0;
+	if (!key.stack)
+		return 0;
+	if (kind == ALLOC_NONE || kind == ALLOC_GO) {
+		count(&key, cfg_weight, kind == ALLOC_GO ? size * cfg_weight : cfg_weight);
+		return 0;
+	}
+	/* Counted when it has succeeded. */
+	a = bpf_map_lookup_elem(&allocating, &me);
+	if (a)
+		a->stack = key.stack;
+	return 0;
+}
+
+/* Arguments of a call, as integers. */
+#if defined(__TARGET_ARCH_x86)
+#define ARG0(r) ((r)->di)
+#define ARG1(r) ((r)->si)
+#define ARG2(r) ((r)->dx)
+#define GO_ARG0(r) ((r)->ax)
+#define RESULT(r) ((r)->ax)
+#else
+#define ARG0(r) ((r)->user_regs.regs[0])
+#define ARG1(r) ((r)->user_regs.regs[1])
+#define ARG2(r) ((r)->user_regs.regs[2])
+#define GO_ARG0(r) ((r)->user_regs.regs[0])
+#define RESULT(r) ((r)->user_regs.regs[0])
+#endif
+
+SEC("uprobe")
+int on_alloc(struct pt_regs *ctx)
+{
+	__u64 kind = bpf_get_attach_cookie(ctx), me = bpf_get_current_pid_tgid();
+	struct allocating *outer, a = { .size = ARG0(ctx) };
+	struct call_unwinder *c;
+	struct pt_regs regs;
+	__u32 pid, tid;
+
+	current_ids(&pid, &tid);
+	if (!cfg_all && !bpf_map_lookup_elem(&targets, &pid))
+		return 0;
+	switch (kind) {
+	case ALLOC_GO:
+		a.size = GO_ARG0(ctx);
+		break;
+	case ALLOC_CALLOC:
+		a.size = ARG0(ctx) * ARG1(ctx);
+		break;
+	case ALLOC_REALLOC:
+		a.old = ARG0(ctx);
+		a.size = ARG1(ctx);
+		break;
+	case ALLOC_ALIGNED:
+		a.size = ARG1(ctx);
+		break;
+	case ALLOC_POSIX:
+		a.out = ARG0(ctx);
+		a.size = ARG2(ctx);
+		break;
+	case ALLOC_REALLOCARRAY:
+		a.old = ARG0(ctx);
+		a.size = ARG1(ctx) * ARG2(ctx);
+		break;
+	}
+	if (kind != ALLOC_GO) {
+		outer = bpf_map_lookup_elem(&allocating, &me);
+		if (outer) {
+			outer->depth++; /* the outer one counts */
+			return 0;
+		}
+		if (bpf_map_update_elem(&allocating, &me, &a, BPF_ANY)) {
+			count_lost();
+			return 0;
+		}
+	}
+	c = begin_call();
+	if (!c)
+		return 0;
+	c->size = a.size;
+	c->kind = kind;
+	__builtin_memcpy(&regs, ctx, sizeof(regs));
+	start_unwinding(&c->u, &regs);
+	bpf_tail_call(ctx, &call_programs, UNWIND);
+	c->owner = 0;
+	return 0;
+}
+
+static __always_inline void freed(__u32 pid, __u64 address)
+{
+	struct allocation_key key = { .address = address, .pid = pid };
+
+	if (address)
+		bpf_map_delete_elem(&allocations, &key);
+}
+
+SEC("uretprobe")
+int on_alloc_return(struct pt_regs *ctx)
+{
+	__u64 me = bpf_get_current_pid_tgid(), address = RESULT(ctx);
+	struct allocating *a = bpf_map_lookup_elem(&allocating, &me);
+	struct allocation_key key = {};
+	struct allocation new = {};
+	__u32 pid, tid;
+
+	if (!a)
+		return 0;
+	if (a->depth) {
+		a->depth--;
+		return 0;
+	}
+	current_ids(&pid, &tid);
+	if (a->out) {
+		if (address || bpf_probe_read_user(&address, sizeof(address), (void *)a->out))
+			address = 0; /* an error number */
+	}
+	if (address || !a->size)
+		freed(pid, a->old);
+	if (address && a->stack) {
+		struct total_key total = { .pid = pid, .tid = tid, .stack = a->stack };
+
+		key.address = address;
+		key.pid = pid;
+		new.size = a->size;
+		new.stack = a->stack;
+		new.pid = pid;
+		new.tid = tid;
+		count(&total, cfg_weight, a->size * cfg_weight);
+		if (bpf_map_update_elem(&allocations, &key, &new, BPF_ANY))
+			count_lost();
+	}
+	bpf_map_delete_elem(&allocating, &me);
+	return 0;
+}
+
+SEC("uprobe")
+int on_free(struct pt_regs *ctx)
+{
+	__u32 pid, tid;
+
+	current_ids(&pid, &tid);
+	freed(pid, ARG0(ctx));
 	return 0;
 }
 

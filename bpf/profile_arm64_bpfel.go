@@ -13,6 +13,40 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type ProfileAllocating struct {
+	_     structs.HostLayout
+	Size  uint64
+	Stack uint64
+	Old   uint64
+	Out   uint64
+	Depth uint32
+	Pad   uint32
+}
+
+type ProfileAllocation struct {
+	_     structs.HostLayout
+	Size  uint64
+	Stack uint64
+	Pid   uint32
+	Tid   uint32
+}
+
+type ProfileAllocationKey struct {
+	_       structs.HostLayout
+	Address uint64
+	Pid     uint32
+	Pad     uint32
+}
+
+type ProfileCallUnwinder struct {
+	_     structs.HostLayout
+	Owner uint64
+	Size  uint64
+	Kind  uint64
+	Out   uint64
+	U     ProfileUnwinder
+}
+
 type ProfileMapping struct {
 	_         structs.HostLayout
 	Start     uint64
@@ -139,7 +173,11 @@ type ProfileWaiting struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	ProfileMapAllocating          = "allocating"
+	ProfileMapAllocations         = "allocations"
 	ProfileMapBlocked             = "blocked"
+	ProfileMapCallPrograms        = "call_programs"
+	ProfileMapCallUnwinders       = "call_unwinders"
 	ProfileMapEvents              = "events"
 	ProfileMapMappings            = "mappings"
 	ProfileMapSeen                = "seen"
@@ -152,15 +190,21 @@ const (
 	ProfileMapUnwindSegments      = "unwind_segments"
 	ProfileMapUnwinders           = "unwinders"
 	ProfileMapWakingPrograms      = "waking_programs"
+	ProfileProgFinishCall         = "finish_call"
 	ProfileProgFinishSwitch       = "finish_switch"
 	ProfileProgFinishTick         = "finish_tick"
 	ProfileProgFinishWaking       = "finish_waking"
+	ProfileProgOnAlloc            = "on_alloc"
+	ProfileProgOnAllocReturn      = "on_alloc_return"
+	ProfileProgOnCall             = "on_call"
 	ProfileProgOnExec             = "on_exec"
 	ProfileProgOnExit             = "on_exit"
 	ProfileProgOnFork             = "on_fork"
+	ProfileProgOnFree             = "on_free"
 	ProfileProgOnSwitch           = "on_switch"
 	ProfileProgOnTick             = "on_tick"
 	ProfileProgOnWaking           = "on_waking"
+	ProfileProgUnwindCall         = "unwind_call"
 	ProfileProgUnwindSwitch       = "unwind_switch"
 	ProfileProgUnwindTick         = "unwind_tick"
 	ProfileProgUnwindWaking       = "unwind_waking"
@@ -174,6 +218,8 @@ const (
 	ProfileVarCfgWakers           = "cfg_wakers"
 	ProfileVarCfgWeight           = "cfg_weight"
 	ProfileVarLost                = "lost"
+	ProfileVarUnusedAllocation    = "unused_allocation"
+	ProfileVarUnusedAllocationKey = "unused_allocation_key"
 	ProfileVarUnusedMapping       = "unused_mapping"
 	ProfileVarUnusedSampleEvent   = "unused_sample_event"
 	ProfileVarUnusedTotal         = "unused_total"
@@ -226,25 +272,35 @@ type ProfileSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProfileProgramSpecs struct {
-	FinishSwitch *ebpf.ProgramSpec `ebpf:"finish_switch"`
-	FinishTick   *ebpf.ProgramSpec `ebpf:"finish_tick"`
-	FinishWaking *ebpf.ProgramSpec `ebpf:"finish_waking"`
-	OnExec       *ebpf.ProgramSpec `ebpf:"on_exec"`
-	OnExit       *ebpf.ProgramSpec `ebpf:"on_exit"`
-	OnFork       *ebpf.ProgramSpec `ebpf:"on_fork"`
-	OnSwitch     *ebpf.ProgramSpec `ebpf:"on_switch"`
-	OnTick       *ebpf.ProgramSpec `ebpf:"on_tick"`
-	OnWaking     *ebpf.ProgramSpec `ebpf:"on_waking"`
-	UnwindSwitch *ebpf.ProgramSpec `ebpf:"unwind_switch"`
-	UnwindTick   *ebpf.ProgramSpec `ebpf:"unwind_tick"`
-	UnwindWaking *ebpf.ProgramSpec `ebpf:"unwind_waking"`
+	FinishCall    *ebpf.ProgramSpec `ebpf:"finish_call"`
+	FinishSwitch  *ebpf.ProgramSpec `ebpf:"finish_switch"`
+	FinishTick    *ebpf.ProgramSpec `ebpf:"finish_tick"`
+	FinishWaking  *ebpf.ProgramSpec `ebpf:"finish_waking"`
+	OnAlloc       *ebpf.ProgramSpec `ebpf:"on_alloc"`
+	OnAllocReturn *ebpf.ProgramSpec `ebpf:"on_alloc_return"`
+	OnCall        *ebpf.ProgramSpec `ebpf:"on_call"`
+	OnExec        *ebpf.ProgramSpec `ebpf:"on_exec"`
+	OnExit        *ebpf.ProgramSpec `ebpf:"on_exit"`
+	OnFork        *ebpf.ProgramSpec `ebpf:"on_fork"`
+	OnFree        *ebpf.ProgramSpec `ebpf:"on_free"`
+	OnSwitch      *ebpf.ProgramSpec `ebpf:"on_switch"`
+	OnTick        *ebpf.ProgramSpec `ebpf:"on_tick"`
+	OnWaking      *ebpf.ProgramSpec `ebpf:"on_waking"`
+	UnwindCall    *ebpf.ProgramSpec `ebpf:"unwind_call"`
+	UnwindSwitch  *ebpf.ProgramSpec `ebpf:"unwind_switch"`
+	UnwindTick    *ebpf.ProgramSpec `ebpf:"unwind_tick"`
+	UnwindWaking  *ebpf.ProgramSpec `ebpf:"unwind_waking"`
 }
 
 // ProfileMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProfileMapSpecs struct {
+	Allocating     *ebpf.MapSpec `ebpf:"allocating"`
+	Allocations    *ebpf.MapSpec `ebpf:"allocations"`
 	Blocked        *ebpf.MapSpec `ebpf:"blocked"`
+	CallPrograms   *ebpf.MapSpec `ebpf:"call_programs"`
+	CallUnwinders  *ebpf.MapSpec `ebpf:"call_unwinders"`
 	Events         *ebpf.MapSpec `ebpf:"events"`
 	Mappings       *ebpf.MapSpec `ebpf:"mappings"`
 	Seen           *ebpf.MapSpec `ebpf:"seen"`
@@ -273,6 +329,8 @@ type ProfileVariableSpecs struct {
 	CfgWakers           *ebpf.VariableSpec `ebpf:"cfg_wakers"`
 	CfgWeight           *ebpf.VariableSpec `ebpf:"cfg_weight"`
 	Lost                *ebpf.VariableSpec `ebpf:"lost"`
+	UnusedAllocation    *ebpf.VariableSpec `ebpf:"unused_allocation"`
+	UnusedAllocationKey *ebpf.VariableSpec `ebpf:"unused_allocation_key"`
 	UnusedMapping       *ebpf.VariableSpec `ebpf:"unused_mapping"`
 	UnusedSampleEvent   *ebpf.VariableSpec `ebpf:"unused_sample_event"`
 	UnusedTotal         *ebpf.VariableSpec `ebpf:"unused_total"`
@@ -303,7 +361,11 @@ func (o *ProfileObjects) Close() error {
 //
 // It can be passed to LoadProfileObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProfileMaps struct {
+	Allocating     *ebpf.Map `ebpf:"allocating"`
+	Allocations    *ebpf.Map `ebpf:"allocations"`
 	Blocked        *ebpf.Map `ebpf:"blocked"`
+	CallPrograms   *ebpf.Map `ebpf:"call_programs"`
+	CallUnwinders  *ebpf.Map `ebpf:"call_unwinders"`
 	Events         *ebpf.Map `ebpf:"events"`
 	Mappings       *ebpf.Map `ebpf:"mappings"`
 	Seen           *ebpf.Map `ebpf:"seen"`
@@ -320,7 +382,11 @@ type ProfileMaps struct {
 
 func (m *ProfileMaps) Close() error {
 	return _ProfileClose(
+		m.Allocating,
+		m.Allocations,
 		m.Blocked,
+		m.CallPrograms,
+		m.CallUnwinders,
 		m.Events,
 		m.Mappings,
 		m.Seen,
@@ -350,6 +416,8 @@ type ProfileVariables struct {
 	CfgWakers           *ebpf.Variable `ebpf:"cfg_wakers"`
 	CfgWeight           *ebpf.Variable `ebpf:"cfg_weight"`
 	Lost                *ebpf.Variable `ebpf:"lost"`
+	UnusedAllocation    *ebpf.Variable `ebpf:"unused_allocation"`
+	UnusedAllocationKey *ebpf.Variable `ebpf:"unused_allocation_key"`
 	UnusedMapping       *ebpf.Variable `ebpf:"unused_mapping"`
 	UnusedSampleEvent   *ebpf.Variable `ebpf:"unused_sample_event"`
 	UnusedTotal         *ebpf.Variable `ebpf:"unused_total"`
@@ -364,31 +432,43 @@ type ProfileVariables struct {
 //
 // It can be passed to LoadProfileObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProfilePrograms struct {
-	FinishSwitch *ebpf.Program `ebpf:"finish_switch"`
-	FinishTick   *ebpf.Program `ebpf:"finish_tick"`
-	FinishWaking *ebpf.Program `ebpf:"finish_waking"`
-	OnExec       *ebpf.Program `ebpf:"on_exec"`
-	OnExit       *ebpf.Program `ebpf:"on_exit"`
-	OnFork       *ebpf.Program `ebpf:"on_fork"`
-	OnSwitch     *ebpf.Program `ebpf:"on_switch"`
-	OnTick       *ebpf.Program `ebpf:"on_tick"`
-	OnWaking     *ebpf.Program `ebpf:"on_waking"`
-	UnwindSwitch *ebpf.Program `ebpf:"unwind_switch"`
-	UnwindTick   *ebpf.Program `ebpf:"unwind_tick"`
-	UnwindWaking *ebpf.Program `ebpf:"unwind_waking"`
+	FinishCall    *ebpf.Program `ebpf:"finish_call"`
+	FinishSwitch  *ebpf.Program `ebpf:"finish_switch"`
+	FinishTick    *ebpf.Program `ebpf:"finish_tick"`
+	FinishWaking  *ebpf.Program `ebpf:"finish_waking"`
+	OnAlloc       *ebpf.Program `ebpf:"on_alloc"`
+	OnAllocReturn *ebpf.Program `ebpf:"on_alloc_return"`
+	OnCall        *ebpf.Program `ebpf:"on_call"`
+	OnExec        *ebpf.Program `ebpf:"on_exec"`
+	OnExit        *ebpf.Program `ebpf:"on_exit"`
+	OnFork        *ebpf.Program `ebpf:"on_fork"`
+	OnFree        *ebpf.Program `ebpf:"on_free"`
+	OnSwitch      *ebpf.Program `ebpf:"on_switch"`
+	OnTick        *ebpf.Program `ebpf:"on_tick"`
+	OnWaking      *ebpf.Program `ebpf:"on_waking"`
+	UnwindCall    *ebpf.Program `ebpf:"unwind_call"`
+	UnwindSwitch  *ebpf.Program `ebpf:"unwind_switch"`
+	UnwindTick    *ebpf.Program `ebpf:"unwind_tick"`
+	UnwindWaking  *ebpf.Program `ebpf:"unwind_waking"`
 }
 
 func (p *ProfilePrograms) Close() error {
 	return _ProfileClose(
+		p.FinishCall,
 		p.FinishSwitch,
 		p.FinishTick,
 		p.FinishWaking,
+		p.OnAlloc,
+		p.OnAllocReturn,
+		p.OnCall,
 		p.OnExec,
 		p.OnExit,
 		p.OnFork,
+		p.OnFree,
 		p.OnSwitch,
 		p.OnTick,
 		p.OnWaking,
+		p.UnwindCall,
 		p.UnwindSwitch,
 		p.UnwindTick,
 		p.UnwindWaking,

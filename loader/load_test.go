@@ -68,6 +68,8 @@ func TestLoadProfile(t *testing.T) {
 		"lock":      {Event: SampleLock, Wakers: true},
 		"wall":      {Event: SampleWall, All: true},
 		"faults":    {Event: SampleFaults, Period: 10},
+		"calls":     {Event: SampleCalls},
+		"allocs":    {Event: SampleAllocs, Period: 100},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, err := NewProfile(c)

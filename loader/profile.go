@@ -27,6 +27,8 @@ const (
 	SampleLock                      // the same for sleeps in the futex system call
 	SampleWall                      // CPU time, and all time in which a thread does not run. Weights are ns
 	SampleFaults                    // page faults of user code, each Period-th. Weights are faults
+	SampleCalls                     // calls of functions (AttachCalls), one in Period. Weights are calls
+	SampleAllocs                    // allocations of memory (AttachAllocs), one in Period. Weights are bytes
 )
 
 // ProfileConfig is what a Profile samples. The zero value takes DefaultSampleRate
@@ -34,7 +36,7 @@ const (
 type ProfileConfig struct {
 	Event     SampleEvent
 	Rate      int    // SampleCPU, SampleWall: samples per second and CPU; 0: DefaultSampleRate
-	Period    uint64 // SampleFaults: one sample in this many; 0: all
+	Period    uint64 // SampleFaults, SampleCalls, SampleAllocs: one sample in this many; 0: all
 	Wakers    bool   // SampleOffCPU, SampleLock: the stacks of those that end waits, too
 	All       bool   // every process, also those that were not added
 	Follow    bool   // children of processes that were added
@@ -68,6 +70,11 @@ type Profile struct {
 	tasks  []link.Link
 	names  commNames
 
+	multi bool // uprobes attach by uprobe_multi
+	// Before Linux 6.10 uprobe_multi takes a process id for that of a thread: there
+	// probes are for all processes, and the programs ask which it is.
+	anyThread bool
+
 	mu     sync.Mutex
 	events []int // perf events
 	links  []link.Link
@@ -90,7 +97,8 @@ func NewProfile(cfg ProfileConfig) (*Profile, error) {
 		return nil, fmt.Errorf("%d samples a second: %w: it takes %d (sysctl kernel.perf_event_max_sample_rate)", cfg.Rate, ErrRate, limit)
 	}
 	p := &Profile{cfg: cfg, period: uint64(time.Second) / uint64(cfg.Rate), stacks: make(map[uint64]trace.Event)}
-	if cfg.Event == SampleFaults {
+	switch cfg.Event {
+	case SampleFaults, SampleCalls, SampleAllocs:
 		p.period = max(cfg.Period, 1)
 	}
 	if err := p.load(); err != nil {
@@ -119,9 +127,12 @@ func (p *Profile) load() error {
 	}
 	spec.Maps["events"].MaxEntries = uint32(p.cfg.RingBytes)
 	if !p.counts() {
-		for _, name := range []string{"totals", "seen", "blocked"} {
+		for _, name := range []string{"totals", "seen"} {
 			spec.Maps[name].MaxEntries = 1
 		}
+	}
+	if p.offCPU() == 0 {
+		spec.Maps["blocked"].MaxEntries = 1
 	}
 	p.prune(spec)
 	if p.coll, err = ebpf.NewCollection(spec); err != nil {
@@ -150,7 +161,9 @@ func (p *Profile) load() error {
 
 // ticks reports whether a perf event takes samples, counts whether they are
 // counted in the kernel.
-func (p *Profile) ticks() bool  { return p.cfg.Event != SampleOffCPU && p.cfg.Event != SampleLock }
+func (p *Profile) ticks() bool {
+	return p.cfg.Event == SampleCPU || p.cfg.Event == SampleWall || p.cfg.Event == SampleFaults
+}
 func (p *Profile) counts() bool { return p.cfg.Event != SampleCPU }
 
 // offCPU is the value of enum off_cpu in bpf/profile.bpf.c.
@@ -169,12 +182,13 @@ func (p *Profile) prune(spec *ebpf.CollectionSpec) {
 		}
 		delete(spec.Maps, name+"_programs")
 	}
+	p.pruneCalls(spec)
 }
 
 // Period is what a sample stands for in the unit of its event: ns of CPU time,
-// faults; 1 for waits, whose samples have their own weights.
+// faults, calls, allocations; 1 for waits, whose samples have their own weights.
 func (p *Profile) Period() int64 {
-	if !p.ticks() {
+	if p.offCPU() != 0 && !p.ticks() {
 		return 1
 	}
 	return int64(p.period)
@@ -308,7 +322,7 @@ func (p *Profile) Run(ctx context.Context, h Handler) error {
 	for p.ring.read(record) > 0 {
 	}
 	if p.counts() {
-		err = errors.Join(err, p.drain(h, true), p.drainBlocked(h, end))
+		err = errors.Join(err, p.drain(h, true), p.drainBlocked(h, end), p.drainAllocations(h))
 	}
 	for cpu := range p.lost {
 		if n := atomic.LoadUint64(&p.lost[cpu]); n > 0 {

@@ -28,11 +28,12 @@ func (p *Profile) remember(e *trace.Event) {
 const maxStacks = 1 << 21
 
 // deliver sends an event for samples that were counted.
-func (p *Profile) deliver(h Handler, pid, tid uint32, stack, waker, count, weight uint64) {
+func (p *Profile) deliver(h Handler, pid, tid uint32, stack, waker, count, weight uint64, flags trace.Flags) {
 	e, ok := p.stacks[stack]
 	if !ok {
 		e = trace.Event{Kind: trace.KindSample, StackID: stack, Cut: trace.CutNotLoaded, CPU: -1}
 	}
+	e.Flags |= flags
 	e.Time, e.PID, e.TID, e.Waker, e.Count, e.Weight = Now(), pid, tid, waker, count, weight
 	h.Event(&e)
 }
@@ -64,7 +65,7 @@ func (p *Profile) drain(h Handler, all bool) error {
 			}
 			return fmt.Errorf("read the counts of samples: %w", err)
 		}
-		p.deliver(h, key.Pid, key.Tid, key.Stack, key.Waker, total.Count, total.Weight)
+		p.deliver(h, key.Pid, key.Tid, key.Stack, key.Waker, total.Count, total.Weight, 0)
 	}
 	return nil
 }
@@ -91,7 +92,7 @@ func (p *Profile) drainBlocked(h Handler, end uint64) error {
 	it := p.coll.Maps["blocked"].Iterate()
 	for it.Next(&tid, &w) {
 		if end > w.Since {
-			p.deliver(h, w.Pid, w.Tid, w.Stack, w.Waker, 1, end-w.Since)
+			p.deliver(h, w.Pid, w.Tid, w.Stack, w.Waker, 1, end-w.Since, 0)
 		}
 	}
 	if err := it.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {

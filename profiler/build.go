@@ -18,13 +18,23 @@ type mapping struct {
 	unnamed bool // something in it has no name
 }
 
-// eventTypes are the types of the two values of each event's samples.
-var eventTypes = map[loader.SampleEvent][2]profile.ValueType{
-	loader.SampleCPU:    {{Type: "samples", Unit: "count"}, {Type: "cpu", Unit: "nanoseconds"}},
-	loader.SampleOffCPU: {{Type: "samples", Unit: "count"}, {Type: "off-cpu", Unit: "nanoseconds"}},
-	loader.SampleLock:   {{Type: "samples", Unit: "count"}, {Type: "delay", Unit: "nanoseconds"}},
-	loader.SampleWall:   {{Type: "samples", Unit: "count"}, {Type: "wall", Unit: "nanoseconds"}},
-	loader.SampleFaults: {{Type: "samples", Unit: "count"}, {Type: "page-faults", Unit: "count"}},
+// count and nanoseconds are units of values.
+const (
+	count       = "count"
+	nanoseconds = "nanoseconds"
+)
+
+// eventTypes are the types of the values of each event's samples.
+var eventTypes = map[loader.SampleEvent][]profile.ValueType{
+	loader.SampleCPU:    {{Type: "samples", Unit: count}, {Type: "cpu", Unit: nanoseconds}},
+	loader.SampleOffCPU: {{Type: "samples", Unit: count}, {Type: "off-cpu", Unit: nanoseconds}},
+	loader.SampleLock:   {{Type: "samples", Unit: count}, {Type: "delay", Unit: nanoseconds}},
+	loader.SampleWall:   {{Type: "samples", Unit: count}, {Type: "wall", Unit: nanoseconds}},
+	loader.SampleFaults: {{Type: "samples", Unit: count}, {Type: "page-faults", Unit: count}},
+	loader.SampleCalls:  {{Type: "samples", Unit: count}, {Type: "calls", Unit: count}},
+	// As in the heap profiles of Go.
+	loader.SampleAllocs: {{Type: "alloc_objects", Unit: count}, {Type: "alloc_space", Unit: "bytes"},
+		{Type: "inuse_objects", Unit: count}, {Type: "inuse_space", Unit: "bytes"}},
 }
 
 // build makes the profile. Addresses are those of the files, so that the same
@@ -32,7 +42,6 @@ var eventTypes = map[loader.SampleEvent][2]profile.ValueType{
 func (p *Profiler) build() (*profile.Profile, error) {
 	types := eventTypes[p.opt.Event]
 	b := &builder{p: p, out: &profile.Profile{
-		SampleType:        []*profile.ValueType{&types[0], &types[1]},
 		DefaultSampleType: types[1].Type,
 		PeriodType:        &profile.ValueType{Type: types[1].Type, Unit: types[1].Unit},
 		Period:            p.session.Period(),
@@ -40,12 +49,18 @@ func (p *Profiler) build() (*profile.Profile, error) {
 		DurationNanos:     p.stopped.Sub(p.began).Nanoseconds(),
 		Comments:          p.comments(),
 	}, functions: make(map[functionKey]*profile.Function)}
+	for i := range types {
+		b.out.SampleType = append(b.out.SampleType, &types[i])
+	}
 	b.locations = make([]*profile.Location, len(p.samples.locations), len(p.samples.locations)+16)
 	// The program of the first target comes first: pprof takes the first mapping
 	// for the main one.
 	for _, st := range p.samples.order {
+		if p.isTwice(st.found) {
+			continue
+		}
 		s := &profile.Sample{
-			Value:    []int64{st.samples, st.weight},
+			Value:    []int64{st.samples, st.weight, st.inUse, st.inUseBytes}[:len(types)],
 			Label:    map[string][]string{"comm": {st.comm}, "thread": {st.thread}},
 			NumLabel: map[string][]int64{"pid": {int64(st.pid)}, "tid": {int64(st.tid)}},
 		}
@@ -66,6 +81,25 @@ func (p *Profiler) build() (*profile.Profile, error) {
 		return nil, fmt.Errorf("the profile contradicts itself: %w", err)
 	}
 	return b.out, nil
+}
+
+// isTwice reports whether another sample stands for the same allocation: Go's
+// mallocgc calls those for small objects, and all of them are probed.
+func (p *Profiler) isTwice(f *found) bool {
+	if p.opt.Event != loader.SampleAllocs || len(f.locations) < 2 {
+		return false
+	}
+	name := func(i int) string {
+		at := p.samples.locations[f.locations[i]]
+		if at.module.bin == nil {
+			return ""
+		}
+		if fn, _ := at.module.bin.Lookup(at.addr); fn != nil {
+			return fn.Name
+		}
+		return ""
+	}
+	return isGoSmallAllocator(name(0)) && name(1) == "runtime.mallocgc"
 }
 
 // addStack appends a stack to a sample, without what samples it.

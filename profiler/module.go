@@ -19,7 +19,10 @@ type module struct {
 	built bool               // table was
 	rows  []loader.UnwindRow // of table, until it is loaded
 	rules []loader.UnwindRule
-	maps  map[uint64]*mapping // parts of it that samples are in, by segment
+
+	planned bool                // probes is known
+	probes  *probing            // nil: none
+	maps    map[uint64]*mapping // parts of it that samples are in, by segment
 }
 
 // Names of modules that are no files.

@@ -18,6 +18,7 @@ type process struct {
 	regions []region
 	read    time.Time // when regions were
 	known   map[uint64]uint32
+	probed  map[*module]bool // attached to, where calls are sampled
 
 	jit     *symbolizer.JITSymbols // names of generated code, nil if there are none yet
 	jitNext time.Time              // when to look for them again
@@ -146,7 +147,10 @@ func (p *Profiler) publish(proc *process) error {
 			layout = goLayout(r.module.bin)
 		}
 	}
-	return p.session.SetProcess(proc.pid, mappings, layout)
+	if err := p.session.SetProcess(proc.pid, mappings, layout); err != nil {
+		return err
+	}
+	return p.probe(proc)
 }
 
 // taskEvent follows forks, execs and ends of targets, in the order in which
@@ -162,7 +166,7 @@ func (p *Profiler) taskEvent(e *trace.Event) {
 			child := *parent
 			child.pid = e.ChildPID
 			child.known = make(map[uint64]uint32)
-			child.jit = nil
+			child.jit, child.probed = nil, nil
 			p.processes[child.pid] = &child
 			p.work.put(func() { p.remap(child.pid) })
 		}

@@ -14,19 +14,21 @@ import (
 	"github.com/sbxtrace/sbxtrace/loader"
 	"github.com/sbxtrace/sbxtrace/symbolizer"
 	"github.com/sbxtrace/sbxtrace/trace"
+	"github.com/sbxtrace/sbxtrace/uprobes"
 )
 
 // Options say what to sample.
 type Options struct {
 	Event     loader.SampleEvent
-	Rate      int    // samples per second and CPU; 0: loader.DefaultSampleRate
-	Period    uint64 // events that are no time: one sample in this many; 0: all
-	Wakers    bool   // who ends waits, too
-	All       bool   // every process of the machine
-	Follow    bool   // children of the processes added, those there are and those to come
-	NoKernel  bool   // user stacks only
-	RingBytes int    // kernel buffer, a power of two; 0: the loader's default
-	MaxBytes  uint64 // kernel memory for unwind tables; 0: the loader's default
+	Rate      int              // samples per second and CPU; 0: loader.DefaultSampleRate
+	Period    uint64           // events that are no time: one sample in this many; 0: all
+	Wakers    bool             // who ends waits, too
+	Functions uprobes.Selector // loader.SampleCalls: whose calls
+	All       bool             // every process of the machine
+	Follow    bool             // children of the processes added, those there are and those to come
+	NoKernel  bool             // user stacks only
+	RingBytes int              // kernel buffer, a power of two; 0: the loader's default
+	MaxBytes  uint64           // kernel memory for unwind tables; 0: the loader's default
 
 	// Note is told what a user should know while profiling goes on. It is called
 	// from any goroutine. Nil: nobody.
@@ -37,6 +39,7 @@ type Options struct {
 // Profile, Close.
 type Profiler struct {
 	opt     Options
+	release loader.KernelVersion
 	session *loader.Profile // once loaded has returned nil
 	loadErr error
 	maps    *loader.MapWatcher // nil: mapsErr says why
@@ -68,6 +71,7 @@ type Profiler struct {
 type Report struct {
 	Processes   int
 	Files       int           // with unwind tables
+	Functions   int           // with probes
 	UnwindBytes int           // size of the sections that the tables come from
 	Building    time.Duration // of tables
 	Took        time.Duration // from New to Start
@@ -88,6 +92,7 @@ func New(o Options) *Profiler {
 		anonymous: make(map[string]*module),
 	}
 	p.samples.init()
+	p.release, _, _ = loader.RunningKernel() // unknown: the oldest
 	go p.load()
 	p.maps, p.mapsErr = loader.WatchMaps(p.mapped)
 	return p
@@ -135,6 +140,9 @@ func (p *Profiler) Start() (Report, error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if probes := p.opt.Event == loader.SampleCalls || p.opt.Event == loader.SampleAllocs; probes && p.building.Functions == 0 {
+		return Report{}, ErrNoFunction
+	}
 	now := time.Now()
 	r := p.building
 	r.Processes = len(p.processes)

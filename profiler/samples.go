@@ -50,6 +50,9 @@ type stack struct {
 	waker    *found // nil: unknown
 	samples  int64
 	weight   int64
+	// Of what was still allocated in the end.
+	inUse      int64
+	inUseBytes int64
 }
 
 // Stats says what was sampled.
@@ -123,12 +126,20 @@ func (p *Profiler) sample(e *trace.Event) {
 		}
 	}
 	s.key = key
-	s.note(f, e.Count)
+	inUse := e.Flags&trace.FlagInUse != 0
+	if !inUse {
+		s.note(f, e.Count)
+	}
 	st := s.stacks[string(key)]
 	if st == nil {
 		st = &stack{found: f, pid: e.PID, tid: e.TID, waker: s.byID[e.Waker]}
 		s.stacks[string(key)] = st
 		s.order = append(s.order, st)
+	}
+	if inUse {
+		st.inUse += int64(e.Count)
+		st.inUseBytes += int64(e.Weight)
+		return
 	}
 	st.samples += int64(e.Count)
 	st.weight += int64(e.Weight)

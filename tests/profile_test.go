@@ -557,3 +557,87 @@ func TestProfileWaits(t *testing.T) {
 		}
 	})
 }
+
+// TestProfileAllocations: bytes by function, and what was not given back.
+func TestProfileAllocations(t *testing.T) {
+	needRoot(t)
+	for name, options := range map[string][]targets.Option{
+		"dynamic": nil, "static": {targets.Static()}, "musl": {targets.Musl(), targets.Static()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := targets.Start(t, targets.Build(t, "allocs", options...), "--rounds", "500")
+			p.Ready()
+			var truth targets.Truth
+			prof := profileOf(t, func() { p.Go(); truth = p.Truth(); p.Quit() }, "--pid", strconv.Itoa(p.PID()), "--event", "alloc")
+			checkStacks(t, prof, "_start")
+			for _, function := range []string{"keeps", "frees", "grows", "aligns", "zeroes"} {
+				if got := valueOf(prof, 1, function); got != truth.Values[function] {
+					t.Errorf("%s has allocated %d bytes, and says %d", function, got, truth.Values[function])
+				}
+				left := int64(0)
+				if function == "keeps" {
+					left = truth.Values[function]
+				}
+				if got := valueOf(prof, 3, function); got != left {
+					t.Errorf("%d bytes of %s are left, not %d", got, function, left)
+				}
+			}
+		})
+	}
+	t.Run("go", func(t *testing.T) {
+		p := targets.Start(t, targets.Build(t, "goallocs"), "--rounds", "300")
+		p.Ready()
+		var truth targets.Truth
+		prof := profileOf(t, func() { p.Go(); truth = p.Truth(); p.Quit() }, "--pid", strconv.Itoa(p.PID()), "--event", "alloc")
+		for function, bytes := range truth.Values {
+			// The runtime allocates a little for itself now and then.
+			if got := valueOf(prof, 1, function); got < bytes || got > bytes+bytes/50 {
+				t.Errorf("%s has allocated %d bytes, and says %d", function, got, bytes)
+			}
+		}
+	})
+	t.Run("sampled", func(t *testing.T) {
+		p := targets.Start(t, targets.Build(t, "allocs"), "--rounds", "4000")
+		p.Ready()
+		var truth targets.Truth
+		prof := profileOf(t, func() { p.Go(); truth = p.Truth(); p.Quit() }, "--pid", strconv.Itoa(p.PID()), "--event", "alloc", "--period", "10")
+		got, want := float64(valueOf(prof, 1, "keeps")), float64(truth.Values["keeps"])
+		if sigma := want / math.Sqrt(400); math.Abs(got-want) > 5*sigma {
+			t.Errorf("about %.0f bytes of %.0f, one in ten allocations sampled", got, want)
+		}
+	})
+}
+
+// TestProfileCalls: samples of calls are as many as there are calls.
+func TestProfileCalls(t *testing.T) {
+	needRoot(t)
+	for name, test := range map[string]struct{ target, function string }{
+		"c": {"allocs", "zeroes"}, "go": {"goallocs", "main.pointers"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := targets.Start(t, targets.Build(t, test.target), "--rounds", "300")
+			p.Ready()
+			prof := profileOf(t, func() { p.Go(); p.Truth(); p.Quit() }, "--pid", strconv.Itoa(p.PID()), "--event", test.function)
+			if got := valueOf(prof, 1, test.function); got != 300 {
+				t.Errorf("%d of 300 calls", got)
+			}
+			checkStacks(t, prof, "_start", "runtime.goexit")
+		})
+	}
+	t.Run("library", func(t *testing.T) {
+		p := targets.Start(t, targets.Build(t, "allocs"), "--rounds", "300")
+		p.Ready()
+		prof := profileOf(t, func() { p.Go(); p.Truth(); p.Quit() }, "--pid", strconv.Itoa(p.PID()), "--event", "libc*:calloc")
+		if got := valueOf(prof, 1, "zeroes"); got != 300 {
+			t.Errorf("%d of 300 calls by zeroes", got)
+		}
+	})
+	t.Run("nothing matches", func(t *testing.T) {
+		p := targets.Start(t, targets.Build(t, "allocs"))
+		p.Ready()
+		text, err := exec.Command(sbxtraceBin, "profile", "--pid", strconv.Itoa(p.PID()), "--event", "no_such_function").CombinedOutput()
+		if err == nil || !strings.Contains(string(text), "no function of the target matches") {
+			t.Errorf("%v: %s", err, text)
+		}
+	})
+}

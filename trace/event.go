@@ -39,6 +39,7 @@ const (
 	FlagCutStack                    // entry: there may be more callers than Stack has
 	FlagKernel                      // sample: the thread was in the kernel
 	FlagWaker                       // sample: the stack of one that wakes others, see Event.Waker
+	FlagInUse                       // sample: Count and Weight are of what was still allocated in the end
 )
 
 // FuncID numbers a traced function within one session, from 0.

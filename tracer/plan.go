@@ -96,6 +96,16 @@ func (l layout) part(fn *symbolizer.Function, addr uint64) *symbolizer.Function 
 	return f
 }
 
+// PlanFunction places the probes of one function of a binary. Errors wrap
+// uprobes.ErrNotProbeable or uprobes.ErrUnsafe.
+func PlanFunction(bin *symbolizer.Binary, fn *symbolizer.Function, o PlanOptions) (*uprobes.Plan, error) {
+	fns, err := bin.Functions()
+	if err != nil {
+		return nil, err
+	}
+	return analyze(bin, fn, layout(fns), o)
+}
+
 func analyze(bin *symbolizer.Binary, fn *symbolizer.Function, all layout, o PlanOptions) (*uprobes.Plan, error) {
 	if fn.IFunc {
 		return nil, fmt.Errorf("%s: %w: it only chooses between implementations (IFUNC) and runs once, when it is bound", fn.Name, uprobes.ErrNotProbeable)

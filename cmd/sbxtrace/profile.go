@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,12 +21,21 @@ import (
 	"github.com/sbxtrace/sbxtrace/symbolizer"
 	"github.com/sbxtrace/sbxtrace/trace"
 	"github.com/sbxtrace/sbxtrace/tracer"
+	"github.com/sbxtrace/sbxtrace/uprobes"
 )
 
 // sampleEvents are the values of --event.
 var sampleEvents = map[string]loader.SampleEvent{
 	"cpu": loader.SampleCPU, "off-cpu": loader.SampleOffCPU, "lock": loader.SampleLock, "wall": loader.SampleWall,
-	"page-fault": loader.SampleFaults,
+	"page-fault": loader.SampleFaults, "alloc": loader.SampleAllocs,
+}
+
+// sampled returns what --event says: an event, or functions whose calls are.
+func (f *samplingFlags) sampled() (loader.SampleEvent, uprobes.Selector) {
+	if event, ok := sampleEvents[f.event]; ok {
+		return event, uprobes.Selector{}
+	}
+	return loader.SampleCalls, uprobes.Selector{Funcs: []string{f.event}}
 }
 
 // samplingFlags are the flags of profile.
@@ -84,9 +95,9 @@ prints goes to stderr then.`,
 	f.targetFlags.add(cmd)
 	fs := cmd.Flags()
 	fs.BoolVar(&f.all, "all", false, "every process of this machine")
-	fs.StringVar(&f.event, "event", "cpu", "what is sampled: cpu, off-cpu, lock, wall or page-fault")
+	fs.StringVar(&f.event, "event", "cpu", "what is sampled: cpu, off-cpu, lock, wall, page-fault, alloc, or calls of the functions that fit a glob")
 	fs.IntVar(&f.hz, "hz", loader.DefaultSampleRate, "samples per second and CPU")
-	fs.Uint64Var(&f.period, "period", 1, "page-fault: sample one in `N`")
+	fs.Uint64Var(&f.period, "period", 1, "of page faults, allocations and calls: sample one in `N`")
 	fs.BoolVar(&f.wakers, "wakers", false, "off-cpu, lock: on top of each stack that of the thread that ended the wait")
 	fs.DurationVar(&f.duration, "duration", 0, "stop after this `time`; 0: with Ctrl-C or the last target")
 	fs.BoolVar(&f.noKernel, "no-kernel", false, "leave out the kernel's part of the stacks")
@@ -123,16 +134,25 @@ func (f *samplingFlags) check(command []string) (exporter.Format, error) {
 	if limit, err := loader.MaxSampleRate(); err == nil && f.hz > limit {
 		return "", usagef("--hz %d: this kernel takes at most %d samples a second (sysctl kernel.perf_event_max_sample_rate)", f.hz, limit)
 	}
-	event, err := choice("--event", f.event, sampleEvents)
+	event, functions := f.sampled()
+	if _, err := functions.Compile(); err != nil {
+		return "", usagef("--event %s: %w", f.event, err)
+	}
+	timed := event == loader.SampleCPU || event == loader.SampleWall
+	probes := event == loader.SampleCalls || event == loader.SampleAllocs
 	switch {
-	case err != nil:
-		return "", err
 	case f.wakers && event != loader.SampleOffCPU && event != loader.SampleLock:
 		return "", usagef("--wakers is for --event off-cpu and lock: nobody ends what %s samples", f.event)
-	case f.period > 1 && event != loader.SampleFaults:
-		return "", usagef("--period is for --event page-fault; how often time is sampled --hz says")
-	case f.hzGiven && event != loader.SampleCPU && event != loader.SampleWall:
-		return "", usagef("--hz is for --event cpu and wall: of %s every one is counted", f.event)
+	case f.period == 0:
+		return "", usagef("--period 0: at least 1")
+	case f.period > 1 && event != loader.SampleFaults && !probes:
+		return "", usagef("--period is for page faults, allocations and calls; how often time is sampled --hz says")
+	case f.period > 1<<31:
+		return "", usagef("--period %d: at most 2147483648", f.period)
+	case f.hzGiven && !timed:
+		return "", usagef("--hz is for --event cpu and wall; one in how many others is sampled --period says")
+	case probes && f.all:
+		return "", usagef("--event %s puts probes into programs: say which, --all is not for it", f.event)
 	}
 	if _, err := choice("--color", f.color, map[string]bool{"auto": true, "always": true, "never": true}); err != nil {
 		return "", err
@@ -162,8 +182,9 @@ func sample(cmd *cobra.Command, f *samplingFlags, command []string) error {
 	}
 	defer out.Close()
 	n := &notes{w: cmd.ErrOrStderr()}
+	event, functions := f.sampled()
 	p := profiler.New(profiler.Options{
-		Event: sampleEvents[f.event], Rate: f.hz, Period: f.period, Wakers: f.wakers, All: f.all, Follow: !f.noFollow, NoKernel: f.noKernel, Note: n.printf,
+		Event: event, Functions: functions, Rate: f.hz, Period: f.period, Wakers: f.wakers, All: f.all, Follow: !f.noFollow, NoKernel: f.noKernel, Note: n.printf,
 	})
 	defer p.Close()
 	s := &sampling{f: f, p: p, out: out, format: format, notes: n}
@@ -225,6 +246,9 @@ func (s *sampling) begin(pids []uint32, command []string) error {
 		return last
 	}
 	r, err := s.p.Start()
+	if errors.Is(err, profiler.ErrNoFunction) && s.f.event != "alloc" {
+		return fmt.Errorf("--event %s: no function of the target matches, and it is no event (%s)", s.f.event, list(slices.Sorted(maps.Keys(sampleEvents))))
+	}
 	if err != nil {
 		return err
 	}
@@ -239,8 +263,11 @@ func (s *sampling) begin(pids []uint32, command []string) error {
 	}
 	f := s.f
 	how := f.event
-	if event := sampleEvents[f.event]; event == loader.SampleCPU || event == loader.SampleWall {
+	switch event, _ := f.sampled(); event {
+	case loader.SampleCPU, loader.SampleWall:
 		how = fmt.Sprintf("%s at %d Hz", f.event, f.hz)
+	case loader.SampleCalls:
+		how = "calls of " + count(r.Functions, "function")
 	}
 	line := fmt.Sprintf("profiling: %s of %s, unwind tables of %s, %d ms", how, what, count(r.Files, "file"), r.Took.Milliseconds())
 	s.notes.printf("%s", line)

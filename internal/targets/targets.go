@@ -56,6 +56,7 @@ type library struct {
 
 // registry lists every target by name.
 var registry = map[string]target{
+	"allocs":  {lang: langC},
 	"busy":    {lang: langC},
 	"calls":   {lang: langC},
 	"crash":   {lang: langC},
@@ -92,6 +93,7 @@ var registry = map[string]target{
 	"rustshares": {lang: langRust},
 	"rustsvc":    {lang: langCargo},
 
+	"goallocs":   {lang: langGo},
 	"gocalls":    {lang: langGo},
 	"godemo":     {lang: langGo},
 	"gohttp":     {lang: langGo},
