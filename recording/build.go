@@ -25,6 +25,7 @@ type builder struct {
 	process func(pid uint32) Process         // may be nil
 	frame   func(pid uint32, a uint64) Frame // may be nil
 
+	most  int    // bytes that make a block full
 	block uint32 // number of the block being built, for what is per block
 	items int
 	count counts
@@ -222,7 +223,7 @@ func (b *builder) size() int {
 		len(b.nodes.bytes) + len(b.frames.bytes) + len(b.strings.bytes) + len(b.checkpoint)
 }
 
-func (b *builder) full() bool { return b.items >= fullBlock || b.size() >= fullBytes }
+func (b *builder) full() bool { return b.items >= fullBlock || b.size() >= b.most }
 
 // at notes a time for the header.
 func (b *builder) at(t uint64) {

@@ -83,7 +83,30 @@ func NewFile(r io.ReaderAt, size int64) (*File, error) {
 			return nil, err
 		}
 	}
-	return f, f.sort(blocks)
+	if err := f.sort(blocks); err != nil {
+		return nil, err
+	}
+	if !f.Indexed {
+		f.dropTorn()
+	}
+	return f, nil
+}
+
+// dropTorn leaves the newest block out if it was being written when the writer
+// was killed, over an older one. In a ring, what lies between blocks is nothing
+// that is missing.
+func (f *File) dropTorn() {
+	if f.Session.Ring != nil {
+		f.Damage.Skipped = 0
+	}
+	last := len(f.Blocks) - 1
+	if last < 0 {
+		return
+	}
+	if _, err := f.payload(&f.Blocks[last]); errors.Is(err, ErrCorrupt) {
+		f.Blocks, f.starts = f.Blocks[:last], f.starts[:last]
+		f.Damage.Truncated = true
+	}
 }
 
 // Close closes the file.

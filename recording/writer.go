@@ -40,6 +40,9 @@ type Options struct {
 	// SealAfter is how long an event may wait for its block to be written;
 	// 0: a second.
 	SealAfter time.Duration
+	// BlockBytes is about how large blocks may become; 0: 4 MiB. A ring
+	// needs blocks that are small beside it.
+	BlockBytes int
 }
 
 // Writer records the stream of a session: it is a trace.Tap. All methods are for
@@ -74,7 +77,7 @@ type Writer struct {
 type job struct {
 	header Header
 	raw    []byte
-	saved  chan struct{} // no block: closed when all before it are in the store
+	do     func() // instead of a block: called when all before it are in the store
 }
 
 // NewWriter begins a recording in store, which it owns from here on: on an error
@@ -87,7 +90,10 @@ func NewWriter(store Store, opt Options) (*Writer, error) {
 		store: store, opt: opt, id: rand.Uint64(), processes: make(map[uint32]Process),
 		jobs: make(chan *job, queued), free: make(chan *job, queued+2),
 	}
-	w.b.fns, w.b.frame = opt.Functions, opt.Frame
+	w.b.fns, w.b.frame, w.b.most = opt.Functions, opt.Frame, opt.BlockBytes
+	if w.b.most == 0 {
+		w.b.most = fullBytes
+	}
 	if opt.Process != nil {
 		w.b.process = w.process
 	}
@@ -209,10 +215,19 @@ func (w *Writer) Flush() error {
 	return w.wait()
 }
 
+// Then writes what was recorded so far to the store and has do called when the
+// store has it, by the goroutine that the store belongs to.
+func (w *Writer) Then(do func()) {
+	if w.opened != 0 && w.recording() {
+		w.seal()
+	}
+	w.jobs <- &job{do: do}
+}
+
 // wait returns when the store has all blocks, and the Writer's error.
 func (w *Writer) wait() error {
 	saved := make(chan struct{})
-	w.jobs <- &job{saved: saved}
+	w.jobs <- &job{do: func() { close(saved) }}
 	<-saved
 	return w.Err()
 }
@@ -327,8 +342,8 @@ func (w *Writer) save() {
 		w.fail(err)
 	}
 	for j := range w.jobs {
-		if j.saved != nil {
-			close(j.saved)
+		if j.do != nil {
+			j.do()
 			continue
 		}
 		if w.err.Load() == nil {
