@@ -40,7 +40,7 @@ func ringFile(t *testing.T, o RingOptions, n int, look func(data []byte, want []
 		if i%97 == 0 {
 			w.Tick(s.Now())
 		}
-		if r.IntN(3000) == 0 && look != nil {
+		if r.IntN(6000) == 0 && look != nil {
 			if err := w.Flush(); err != nil {
 				t.Fatal(err)
 			}
@@ -87,7 +87,7 @@ func TestRing(t *testing.T) {
 					t.Fatalf("%v are kept", time.Duration(kept))
 				}
 			}
-			path, all := ringFile(t, o, 90_000, check)
+			path, all := ringFile(t, o, 150_000, check)
 			data, err := os.ReadFile(path)
 			if err != nil {
 				t.Fatal(err)

@@ -50,13 +50,8 @@ func (s *stackSymbols) close() error {
 // Frame appends the name of a stack's address in process pid to dst: it is a
 // view.Frame.
 func (t *Tracer) Frame(dst []byte, pid uint32, addr uint64) []byte {
-	t.symbols.mu.Lock()
-	ps := t.symbols.pids[pid]
-	t.symbols.mu.Unlock()
-	if ps != nil {
-		if loc, err := ps.Resolve(addr); err == nil {
-			return append(dst, loc.String()...)
-		}
+	if loc, ok := t.Locate(pid, addr); ok {
+		return append(dst, loc.String()...)
 	}
 	return strconv.AppendUint(append(dst, "0x"...), addr, 16)
 }
