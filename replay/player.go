@@ -19,6 +19,7 @@ type Player struct {
 	quiet  bool // the sink is not told
 	pairer *trace.Pairer
 	names  Names
+	filter *filtering // nil: everything is played
 
 	block   int // number of the block being played; -1: none yet
 	items   *recording.Items
@@ -55,13 +56,16 @@ func (p *Player) Now() uint64 { return p.now }
 func (p *Player) Orphans() uint64 { return p.pairer.Orphans - min(p.orphans, p.pairer.Orphans) }
 
 // region answers the pairer as the memory layout did when it was recorded.
-func (p *Player) region(pid uint32, _ uint64) (trace.Region, bool) {
+func (p *Player) region(pid uint32, sp uint64) (trace.Region, bool) {
 	for i := range p.regions {
 		if p.regions[i].RegionPID == pid {
 			r := p.regions[i].Region
 			p.regions = append(p.regions[:i], p.regions[i+1:]...)
 			return r, true
 		}
+	}
+	if p.filter != nil {
+		return p.filter.region(pid, sp)
 	}
 	return trace.Region{}, false
 }
@@ -118,6 +122,9 @@ func (p *Player) load(i int, restore bool) error {
 		if s == nil {
 			s = new(trace.Snapshot)
 		}
+		if p.filter != nil {
+			s = p.filter.snapshot(s, &p.names)
+		}
 		if p.block < 0 {
 			p.orphans = s.Orphans
 		}
@@ -135,12 +142,17 @@ func (p *Player) play(item *recording.Item) {
 		if t := item.Event.Time; t != 0 {
 			p.now = t
 		}
-		p.pairer.Event(&item.Event)
+		if p.filter == nil || p.filter.event(&item.Event, &p.names) {
+			p.pairer.Event(&item.Event)
+		}
 		p.regions = p.regions[:0]
 	case recording.ItemTick:
 		p.pairer.Tick(item.Time)
 	case recording.ItemRegion:
 		p.regions = append(p.regions, *item)
+		if p.filter != nil {
+			p.filter.learn(item.RegionPID, item.Region)
+		}
 	case recording.ItemEnd:
 		p.now = item.Time
 		p.Finish(p.now)

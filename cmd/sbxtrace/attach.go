@@ -141,6 +141,7 @@ func attach(cmd *cobra.Command, f *traceFlags, target *targetFlags, args []strin
 	if err != nil {
 		return err
 	}
+	defer w.close()
 	if err := t.AddPIDs(pids...); err != nil {
 		return err
 	}
@@ -151,6 +152,9 @@ func attach(cmd *cobra.Command, f *traceFlags, target *targetFlags, args []strin
 	attached()
 	if note := skippedNote(report); note != "" {
 		n.printf("%s", note)
+	}
+	if err := w.beginRecording(); err != nil {
+		return err
 	}
 	line := attachedLine(report, pids)
 	n.printf("%s", line)

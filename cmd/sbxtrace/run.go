@@ -97,6 +97,7 @@ func watchLaunched(f *traceFlags, opt tracer.Options, t *tracer.Tracer, target *
 	if err != nil {
 		return 0, abandon(target, err)
 	}
+	defer w.close()
 	pid := uint32(target.PID())
 	if err := t.AddPIDs(pid); err != nil {
 		return 0, abandon(target, err)
@@ -110,6 +111,9 @@ func watchLaunched(f *traceFlags, opt tracer.Options, t *tracer.Tracer, target *
 	}
 	if note := skippedNote(report); note != "" {
 		n.printf("%s", note)
+	}
+	if err := w.beginRecording(); err != nil {
+		return 0, abandon(target, err)
 	}
 	line := attachedLine(report, []uint32{pid})
 	n.printf("%s", line)

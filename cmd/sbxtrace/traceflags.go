@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sbxtrace/sbxtrace/loader"
-	"github.com/sbxtrace/sbxtrace/trace"
 	"github.com/sbxtrace/sbxtrace/tracer"
 	"github.com/sbxtrace/sbxtrace/uprobes"
 )
@@ -86,18 +85,21 @@ type traceFlags struct {
 	buffer      string
 	attach      string
 
-	summary   bool
-	hist      []string
-	sort      string
-	format    string
-	entries   bool
-	output    string
-	color     string
+	viewFlags
+	args      []string // functions
+	record    recordFlags
 	readyFile string
 	duration  time.Duration
 }
 
 func (f *traceFlags) add(cmd *cobra.Command) {
+	f.addTracing(cmd)
+	f.addView(cmd)
+	cmd.Flags().StringVar(&f.record.path, "record", "", "record the session in `file` too, for sbxtrace replay")
+}
+
+// addTracing adds the flags that say what is traced, and for how long.
+func (f *traceFlags) addTracing(cmd *cobra.Command) {
 	f.selectFlags.add(cmd)
 	fs := cmd.Flags()
 	fs.StringVar(&f.level, "level", "calls", "how much is traced: count, latency, calls, args or stacks")
@@ -112,20 +114,13 @@ func (f *traceFlags) add(cmd *cobra.Command) {
 	fs.StringVar(&f.maxOverhead, "max-overhead", "10%", "take out the hottest functions beyond this `share` of the target's CPU time; off for no limit")
 	fs.StringVar(&f.buffer, "buffer", "32MiB", "`size` of the kernel's event buffer")
 	fs.StringVar(&f.attach, "attach-with", "auto", "kernel interface: auto, uprobe-multi or perf-event")
-
-	fs.BoolVar(&f.summary, "summary", false, "only the summary at the end, not each call")
-	fs.StringArrayVar(&f.hist, "hist", nil, "print a histogram of the durations of functions that match `glob`")
-	fs.StringVar(&f.sort, "sort", "total", "order of the summary: total, self, calls, min, p50, p95, p99, max or name")
-	fs.StringVar(&f.format, "format", "text", "text or json (one object per line)")
-	fs.BoolVar(&f.entries, "entries", false, "with --format json: an object for each entry too")
-	fs.StringVarP(&f.output, "output", "o", "", "write to `file` instead")
-	fs.StringVar(&f.color, "color", "auto", "auto, always or never")
 	fs.StringVar(&f.readyFile, "ready-file", "", "create `file` when all probes are in")
 	fs.DurationVar(&f.duration, "duration", 0, "stop after this `time`")
 }
 
 // options checks the flags and makes the tracer's options of them.
 func (f *traceFlags) options(args []string) (tracer.Options, error) {
+	f.args = args
 	o := tracer.Options{
 		Selector:    f.selector(args),
 		USDT:        f.usdt,
@@ -146,22 +141,11 @@ func (f *traceFlags) options(args []string) (tracer.Options, error) {
 	}); err != nil {
 		return o, err
 	}
-	if _, err = choice("--format", f.format, map[string]bool{"text": true, "json": true}); err != nil {
-		return o, err
-	}
-	if _, err = choice("--color", f.color, map[string]bool{"auto": true, "always": true, "never": true}); err != nil {
+	if err = f.checkView(); err != nil {
 		return o, err
 	}
 	if err = f.check(args); err != nil {
 		return o, err
-	}
-	if _, err = trace.ParseSortKey(f.sort); err != nil {
-		return o, usagef("--sort: %w", err)
-	}
-	for _, pattern := range f.hist {
-		if _, err = uprobes.CompileName(pattern); err != nil {
-			return o, usagef("--hist: %w", err)
-		}
 	}
 	if f.minDuration < 0 || f.duration < 0 {
 		return o, usagef("a time cannot be negative")
@@ -196,8 +180,6 @@ func (f *traceFlags) contradictions(o *tracer.Options) error {
 		return usagef("--min-duration needs --level calls or more: --level latency measures every call")
 	case aggregated && f.entries:
 		return usagef("--entries needs --level calls or more")
-	case f.entries && f.format != "json":
-		return usagef("--entries needs --format json")
 	case o.Returns == uprobes.ReturnNone && (o.Level == loader.LevelLatency || f.minDuration > 0):
 		return usagef("--returns none leaves no durations to measure")
 	}

@@ -10,34 +10,22 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
-	"github.com/sbxtrace/sbxtrace/internal/term"
 	"github.com/sbxtrace/sbxtrace/loader"
-	"github.com/sbxtrace/sbxtrace/trace"
+	"github.com/sbxtrace/sbxtrace/recording"
 	"github.com/sbxtrace/sbxtrace/tracer"
-	"github.com/sbxtrace/sbxtrace/uprobes"
-	"github.com/sbxtrace/sbxtrace/view"
 )
 
 // watch is one tracing session from attaching to the summary: what attach and
 // run do in the same way.
 type watch struct {
+	*viewer
 	flags  *traceFlags
 	level  loader.Level
 	tracer *tracer.Tracer
-	out    *output
-	notes  *notes
-	stats  *trace.Stats
-	live   liveView // nil: only the summary
-	json   *view.JSON
-}
 
-// liveView is a sink that prints.
-type liveView interface {
-	trace.Sink
-	Err() error
-	Close() error
+	file *newFile  // to record in; nil: nothing is recorded
+	rec  *recorder // once it has begun
 }
 
 // notes writes lines for the user to stderr, from any goroutine.
@@ -73,18 +61,20 @@ func (n *notes) erase() string {
 
 // newWatch makes the views; nothing is attached yet.
 func newWatch(f *traceFlags, t *tracer.Tracer, level loader.Level, out *output, n *notes) (*watch, error) {
-	w := &watch{flags: f, level: level, tracer: t, out: out, notes: n, stats: new(trace.Stats)}
-	frame := t.Frame
-	switch {
-	case f.format == "json":
-		w.json = view.NewJSON(out, t.Functions(), view.JSONOptions{Entries: f.entries, Frame: frame})
-		if level >= loader.LevelCalls && !f.summary {
-			w.live = w.json
-		}
-	case level >= loader.LevelCalls && !f.summary:
-		w.live = view.NewTree(out, t.Functions(), view.TreeOptions{Color: out.color, Width: out.width, Frame: frame})
+	w := &watch{flags: f, level: level, tracer: t}
+	if err := w.prepareRecording(); err != nil {
+		return nil, err
 	}
+	w.viewer = newViewer(&f.viewFlags, t.Functions(), w.frame, out, n, level >= loader.LevelCalls)
 	return w, nil
+}
+
+// frame names addresses of stacks: it is a view.Frame.
+func (w *watch) frame(dst []byte, pid uint32, addr uint64) []byte {
+	if w.rec != nil {
+		return w.rec.frames.append(dst, pid, addr)
+	}
+	return w.tracer.Frame(dst, pid, addr)
 }
 
 // run traces until ctx is done, the targets end, or the output fails, and
@@ -92,155 +82,39 @@ func newWatch(f *traceFlags, t *tracer.Tracer, level loader.Level, out *output, 
 func (w *watch) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	sink := &fanOut{stats: w.stats, live: w.live, json: w.json, cancel: cancel}
-	if w.live == nil || w.json != nil {
-		sink.detached = w.noteDetached // a tree says it itself
+	if w.rec != nil {
+		w.rec.failed = func(err error) { w.recordingFailed(err, cancel) }
+		w.tracer.Tap(w.rec)
 	}
-	orphans, err := w.tracer.Run(ctx, sink)
-	if outErr := w.finish(orphans); !errors.Is(outErr, syscall.EPIPE) { // else the reader has seen enough
-		err = errors.Join(err, outErr)
+	orphans, err := w.tracer.Run(ctx, w.sink(cancel))
+	sums, sumErr := w.sums()
+	err = errors.Join(err, sumErr)
+	if sumErr == nil {
+		if outErr := w.finish(orphans, sums); !errors.Is(outErr, syscall.EPIPE) { // else the reader has seen enough
+			err = errors.Join(err, outErr)
+		}
+	}
+	if w.rec != nil {
+		err = errors.Join(err, w.rec.end(w.notes))
 	}
 	return err
 }
 
-// finish ends the live view and prints the summary, unless the output has
-// failed before.
-func (w *watch) finish(orphans uint64) error {
-	if w.live != nil && w.json == nil {
-		if err := w.live.Close(); err != nil {
-			return err
-		}
+// sums are what levels count and latency have counted in the kernel; nil at
+// other levels.
+func (w *watch) sums() (*recording.Rows, error) {
+	if w.level >= loader.LevelCalls {
+		return nil, nil
 	}
-	return w.summary(orphans)
-}
-
-// summary prints what every session ends with.
-func (w *watch) summary(orphans uint64) error {
-	rows, totals := w.stats.Rows(w.tracer.Functions()), w.stats.Totals()
-	totals.Orphans = orphans
-	if w.level < loader.LevelCalls {
-		var err error
-		if rows, err = w.tracer.Rows(); err != nil {
-			return err
-		}
-		totals.Calls, totals.First, totals.Last = 0, w.tracer.Attached(), loader.Now()
-		for i := range rows {
-			if w.tracer.Functions().Func(rows[i].Func).Lang != trace.LangStatic {
-				totals.Calls += rows[i].Calls
-			}
-		}
-	}
-	key, err := trace.ParseSortKey(w.flags.sort)
+	rows, err := w.tracer.Rows()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if w.json != nil {
-		trace.SortRows(rows, w.tracer.Functions(), key)
-		w.json.Summary(rows, &totals)
-		return w.json.Close()
+	s := &recording.Rows{Rows: rows, First: w.tracer.Attached(), Last: loader.Now()}
+	if w.rec != nil {
+		w.rec.Rows(s.Rows, s.First, s.Last)
 	}
-	opt := view.SummaryOptions{Color: w.out.color, Width: w.out.width, Sort: key, Limit: w.limit()}
-	if w.live != nil {
-		if _, err := io.WriteString(w.out, "\n"); err != nil {
-			return err
-		}
-	}
-	if err := view.Summary(w.out, w.tracer.Functions(), rows, &totals, opt); err != nil {
-		return err
-	}
-	return w.histograms(rows, opt)
-}
-
-// noteDetached names a function that was taken out, and its rate.
-func (w *watch) noteDetached(e *trace.Event) {
-	w.notes.printf("%s: %s, detached", w.tracer.Functions().Func(e.Func).Name, term.Rate(e.Count, uint64(time.Second)))
-}
-
-// limit keeps the table that follows a live view to a screen; a table that was
-// asked for is whole.
-func (w *watch) limit() int {
-	if w.live != nil && w.out.width > 0 {
-		return 40
-	}
-	return 0
-}
-
-// histograms prints those that --hist asks for.
-func (w *watch) histograms(rows []trace.Row, opt view.SummaryOptions) error {
-	for _, pattern := range w.flags.hist {
-		match, err := uprobes.CompileName(pattern)
-		if err != nil {
-			return usageError{err}
-		}
-		found := false
-		for i := range rows {
-			if !match(w.tracer.Functions().Func(rows[i].Func).Name) {
-				continue
-			}
-			found = true
-			if _, err := io.WriteString(w.out, "\n"); err != nil {
-				return err
-			}
-			if err := view.Histogram(w.out, w.tracer.Functions(), &rows[i], opt); err != nil {
-				return err
-			}
-		}
-		if !found {
-			w.notes.printf("--hist %s: no traced function of that name was called", pattern)
-		}
-	}
-	return nil
-}
-
-// fanOut hands calls to the statistics and the live view, and ends the session
-// when nobody can read the view any more.
-type fanOut struct {
-	stats  *trace.Stats
-	live   liveView
-	json   *view.JSON // what is lost and detached goes there also without a live view; may be nil
-	cancel context.CancelFunc
-	// detached is told of functions that the governor took out; may be nil.
-	detached func(e *trace.Event)
-}
-
-func (s *fanOut) Enter(l *trace.Lane, c *trace.Call) {
-	s.stats.Enter(l, c)
-	if s.live != nil {
-		s.live.Enter(l, c)
-	}
-}
-
-func (s *fanOut) Leave(l *trace.Lane, c *trace.Call) {
-	s.stats.Leave(l, c)
-	if s.live != nil {
-		s.live.Leave(l, c)
-	}
-}
-
-func (s *fanOut) Event(e *trace.Event) {
-	if e.Kind == trace.KindDetached {
-		s.stats.Detached(e.Func)
-		if s.detached != nil {
-			s.detached(e)
-		}
-	}
-	s.stats.Event(e)
-	switch {
-	case s.live != nil:
-		s.live.Event(e)
-	case s.json != nil && (e.Kind == trace.KindLost || e.Kind == trace.KindDetached):
-		s.json.Event(e) // what a summary alone must be read with
-	}
-}
-
-func (s *fanOut) Tick(now uint64) {
-	if s.live == nil {
-		return
-	}
-	s.live.Tick(now)
-	if s.live.Err() != nil {
-		s.cancel()
-	}
+	return s, nil
 }
 
 // attachedLine is what stderr and the ready file say when all probes are in.

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sbxtrace/sbxtrace/recording"
+)
+
+// recordFlags say where a session is recorded, and how much of it is kept.
+type recordFlags struct {
+	path string
+	ring string
+	last time.Duration
+
+	kept recording.RingOptions // what ring and last say
+}
+
+// isRing reports whether only the newest is kept.
+func (f *recordFlags) isRing() bool { return f.kept != recording.RingOptions{} }
+
+// check reads the flags.
+func (f *recordFlags) check() error {
+	if f.last < 0 {
+		return usagef("--last %v: a time cannot be negative", f.last)
+	}
+	f.kept.Last = f.last
+	if f.ring != "" {
+		n, err := parseSize(f.ring)
+		if err != nil {
+			return usagef("--ring: %w", err)
+		}
+		if n < recording.MinRing {
+			return usagef("--ring %s: it takes 1MiB or more", f.ring)
+		}
+		f.kept.Bytes = int64(n)
+	}
+	return nil
+}
+
+func recordCommand() *cobra.Command {
+	var f traceFlags
+	var target targetFlags
+	var user string
+	cmd := &cobra.Command{
+		Use:   "record [function …] (--pid PID | -- command [argument …])",
+		Short: "Record the calls of processes, or of a command from its start",
+		Long: `Record traces as attach and run do and keeps what it sees in a file instead of
+showing it: a few bytes per call, readable at every moment, also when sbxtrace or
+the machine is killed. Replay prints of it what attach would have printed, goes to
+any moment, and back.
+
+With --ring or --last only the newest is kept, for as long as it takes until
+something happens.`,
+		Example: `  sudo sbxtrace record --pid 4711 -o server.sbx
+  sudo sbxtrace record 'parse_*' -o import.sbx -- ./import data.csv
+  sudo sbxtrace record --name nginx --ring 64MiB --last 5m -o nginx.sbx
+  sbxtrace replay server.sbx`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f.silent, f.sort, f.format, f.color = true, "total", "text", "auto"
+			if err := f.record.check(); err != nil {
+				return err
+			}
+			dash := cmd.ArgsLenAtDash()
+			switch {
+			case dash >= 0 && target.given():
+				return usagef("processes or a command: not both")
+			case dash >= 0 && dash == len(args):
+				return usagef("no command: give it after --")
+			case dash < 0 && !target.given():
+				return usagef("nothing to record: give --pid, --name or --cgroup, or a command after --")
+			case user != "" && dash < 0:
+				return usagef("--user is for a command")
+			}
+			name := "session"
+			if dash >= 0 {
+				name = filepath.Base(args[dash])
+			}
+			if f.record.path == "" {
+				f.record.path = name + time.Now().Format("-20060102-150405") + ".sbx"
+			}
+			if dash >= 0 {
+				return runTraced(cmd, &f, user, args[:dash], args[dash:])
+			}
+			return attach(cmd, &f, &target, args)
+		},
+	}
+	f.addTracing(cmd)
+	target.add(cmd)
+	fs := cmd.Flags()
+	fs.StringVarP(&f.record.path, "output", "o", "", "write the recording to `file`; empty: named by command and time")
+	fs.StringVar(&f.record.ring, "ring", "", "keep only the newest `size` of it, such as 64MiB")
+	fs.DurationVar(&f.record.last, "last", 0, "keep only the newest `time` of it, such as 30s")
+	fs.StringVar(&user, "user", "", "run the command as this `user`; empty: the caller of sudo")
+	return cmd
+}
+
+// given reports whether any process is named.
+func (f *targetFlags) given() bool { return len(f.pids)+len(f.names)+len(f.cgroups) > 0 }
+
+// prepareRecording sees to it that a recording can be written.
+func (w *watch) prepareRecording() error {
+	if w.flags.record.path == "" {
+		return nil
+	}
+	var err error
+	w.file, err = newRecording(w.flags.record.path)
+	return err
+}
+
+// beginRecording begins the recording: everything is attached.
+func (w *watch) beginRecording() error {
+	if w.file == nil {
+		return nil
+	}
+	if err := w.file.begin(); err != nil {
+		return err
+	}
+	f := &w.flags.record
+	s := w.flags.session(w.tracer, w.flags.args)
+	store := recording.NewFileStore(w.file.File)
+	if f.isRing() {
+		s.Ring = &recording.Ring{Bytes: f.kept.Bytes, Last: f.kept.Last}
+		store = recording.NewRingStore(w.file.File, f.kept)
+	}
+	var err error
+	w.rec, err = w.flags.newRecorder(w.tracer, store, f.path, s)
+	return err
+}
+
+// recordingFailed tells that the recording ends here. Where there is nothing
+// else to see, so does the session.
+func (w *watch) recordingFailed(err error, cancel context.CancelFunc) {
+	if w.flags.silent {
+		cancel()
+		return
+	}
+	w.notes.printf("recording ends here: %v", err)
+}
+
+// close removes the file of a recording that has not begun.
+func (w *watch) close() {
+	if w.file != nil && w.rec == nil {
+		w.file.discard()
+	}
+}
