@@ -116,7 +116,7 @@ type Items struct {
 // lastValues are a function's last return value and arguments.
 type lastValues struct {
 	ret  uint64
-	args [maxArgs]uint64
+	args []uint64
 }
 
 // Items returns the items from the first one on.
@@ -130,6 +130,9 @@ func (b *Block) Items() *Items {
 		lanes: make(map[laneKey]*lane), funcs: make(map[uint32]*lastValues),
 	}
 }
+
+// Block is the block that the items are of.
+func (it *Items) Block() *Block { return it.b }
 
 // Err returns what ended the items before their end; it wraps ErrCorrupt.
 func (it *Items) Err() error {
@@ -309,6 +312,9 @@ func (it *Items) values(s *shape, e *trace.Event) {
 		e.Ret = f.ret
 	}
 	if s.fields&fieldArgs != 0 {
+		for len(f.args) < int(s.nargs) {
+			f.args = append(f.args, 0)
+		}
 		for i := range s.nargs {
 			f.args[i] += uint64(it.args.int())
 			it.argBuf[i] = f.args[i]

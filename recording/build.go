@@ -217,13 +217,21 @@ func (b *builder) begin(s *trace.Snapshot) {
 	}
 }
 
-// size is about how many bytes the block's payload has.
+// size is about how many bytes the block's items take.
 func (b *builder) size() int {
 	return len(b.ops) + len(b.low) + len(b.high) + len(b.sp) + len(b.args) + len(b.stacks) + len(b.misc) +
-		len(b.nodes.bytes) + len(b.frames.bytes) + len(b.strings.bytes) + len(b.checkpoint)
+		len(b.nodes.bytes) + len(b.frames.bytes)
 }
 
-func (b *builder) full() bool { return b.items >= fullBlock || b.size() >= b.most }
+// full reports whether the block should end: when it has many items, and enough
+// for the list of open calls at its beginning not to be most of it.
+func (b *builder) full() bool {
+	return b.items >= fullBlock && b.worthwhile() || b.items >= maxItems/2 || b.size() >= b.most ||
+		max(b.tasks.n, b.nodes.n) >= maxTable/2
+}
+
+// worthwhile reports whether the items outweigh the checkpoint.
+func (b *builder) worthwhile() bool { return b.size() >= len(b.checkpoint)/2 }
 
 // at notes a time for the header.
 func (b *builder) at(t uint64) {

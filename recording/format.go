@@ -36,8 +36,9 @@ const (
 	trailerSize = 32
 	maxStored   = 32 << 20 // payload as stored
 	maxRaw      = 32 << 20 // payload decompressed
-	maxItems    = 1 << 18  // events and other items of a block
-	maxTable    = 1 << 18  // entries of a block's tables
+	maxItems    = 1 << 20  // events and other items of a block
+	maxTable    = 1 << 20  // entries of a block's tables
+	maxFuncs    = 1 << 18  // functions that it mentions
 	maxState    = 8 << 20  // checkpoint
 	maxIndexRaw = 64 << 20 // an index: of four million blocks
 )

@@ -50,7 +50,7 @@ func parseFunctions(b []byte, strings []string) ([]trace.Func, error) {
 		return nil, nil
 	}
 	c := cursor{b: b, what: "functions"}
-	out := make([]trace.Func, c.count(maxTable, 10))
+	out := make([]trace.Func, c.count(maxFuncs, 10))
 	for i := range out {
 		f := &out[i]
 		f.ID = trace.FuncID(c.uint32())
@@ -198,7 +198,7 @@ func parseNodes(b []byte) ([]node, error) {
 		return nil, nil
 	}
 	c := cursor{b: b, what: "stacks"}
-	out := make([]node, c.count(1<<20, 2))
+	out := make([]node, c.count(maxTable, 2))
 	var last uint64
 	for i := range out {
 		out[i].parent = uint32(c.upTo(uint64(i)))

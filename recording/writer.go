@@ -22,7 +22,7 @@ const (
 
 // queued is how many full blocks may wait for the store. A store that is slower
 // makes the consumer wait, and the kernel's buffer fill.
-const queued = 8
+const queued = 4
 
 // Options say what a Writer records beside the events.
 type Options struct {
@@ -118,8 +118,21 @@ func (w *Writer) process(pid uint32) Process {
 	return p
 }
 
-// Begin implements trace.Tap.
-func (w *Writer) Begin(p *trace.Pairer) { w.pairer = p }
+// Begin implements trace.Tap. The recording begins with the state that p has.
+func (w *Writer) Begin(p *trace.Pairer) {
+	w.pairer = p
+	p.Snapshot(&w.state)
+	w.b.begin(&w.state)
+}
+
+// Gap says that what comes now does not continue what came before: blocks of a
+// recording that is copied are missing.
+func (w *Writer) Gap() {
+	if w.recording() {
+		w.seal()
+		w.seq++
+	}
+}
 
 // Region implements trace.Tap.
 func (w *Writer) Region(pid uint32, r trace.Region) {
@@ -185,7 +198,7 @@ func (w *Writer) Tick(now uint64) {
 	}
 	age := now - w.opened
 	// A block that is mostly a list of open calls waits for more events.
-	if age >= sealAfterMost || age >= uint64(w.opt.SealAfter) && w.b.size() >= 2*len(w.b.checkpoint) {
+	if age >= sealAfterMost || age >= uint64(w.opt.SealAfter) && w.b.worthwhile() {
 		w.seal()
 	}
 }

@@ -19,7 +19,8 @@ type Player struct {
 	quiet  bool // the sink is not told
 	pairer *trace.Pairer
 	names  Names
-	filter *filtering // nil: everything is played
+	filter *filtering        // nil: everything is played
+	tap    *recording.Writer // records what is played; nil: nothing does
 
 	block   int // number of the block being played; -1: none yet
 	items   *recording.Items
@@ -61,13 +62,23 @@ func (p *Player) region(pid uint32, sp uint64) (trace.Region, bool) {
 		if p.regions[i].RegionPID == pid {
 			r := p.regions[i].Region
 			p.regions = append(p.regions[:i], p.regions[i+1:]...)
-			return r, true
+			return p.answer(pid, r)
 		}
 	}
 	if p.filter != nil {
-		return p.filter.region(pid, sp)
+		if r, ok := p.filter.region(pid, sp); ok {
+			return p.answer(pid, r)
+		}
 	}
 	return trace.Region{}, false
+}
+
+// answer tells the tap of an answer for the pairer.
+func (p *Player) answer(pid uint32, r trace.Region) (trace.Region, bool) {
+	if p.tap != nil {
+		p.tap.Region(pid, r)
+	}
+	return r, true
 }
 
 // Peek returns the item that Step will play; nil at the end. The item is valid
@@ -130,6 +141,9 @@ func (p *Player) load(i int, restore bool) error {
 		}
 		p.pairer.Restore(s)
 		p.pairer.Announce()
+		if p.tap != nil {
+			p.tap.Gap()
+		}
 		p.regions = p.regions[:0]
 	}
 	p.block, p.items, p.next = i, b.Items(), nil
@@ -144,10 +158,16 @@ func (p *Player) play(item *recording.Item) {
 		}
 		if p.filter == nil || p.filter.event(&item.Event, &p.names) {
 			p.pairer.Event(&item.Event)
+			if p.tap != nil {
+				p.tap.Event(&item.Event)
+			}
 		}
 		p.regions = p.regions[:0]
 	case recording.ItemTick:
 		p.pairer.Tick(item.Time)
+		if p.tap != nil {
+			p.tap.Tick(item.Time)
+		}
 	case recording.ItemRegion:
 		p.regions = append(p.regions, *item)
 		if p.filter != nil {
@@ -156,7 +176,13 @@ func (p *Player) play(item *recording.Item) {
 	case recording.ItemEnd:
 		p.now = item.Time
 		p.Finish(p.now)
+		if p.tap != nil {
+			p.tap.Finish(p.now)
+		}
 	case recording.ItemMark:
+		if p.tap != nil {
+			p.tap.Mark(item.Mark)
+		}
 		if m, ok := p.sink.(MarkSink); ok && !p.quiet {
 			m.Mark(&item.Mark)
 		}
