@@ -406,3 +406,6 @@ func (f *File) Wall(t uint64) (int64, bool) {
 
 // Payload returns the payload of the block of events number i, decompressed.
 func (f *File) Payload(i int) ([]byte, error) { return f.payload(&f.Blocks[i]) }
+
+// ReadAt implements io.ReaderAt: the file's bytes as they are.
+func (f *File) ReadAt(b []byte, at int64) (int, error) { return f.r.ReadAt(b, at) }

@@ -67,7 +67,7 @@ func example(t testing.TB, store Store) {
 	w.Finish(s.Now())
 	hist := new(trace.Hist)
 	hist.AddN(1000, 3)
-	w.Rows([]trace.Row{{Func: 2, Calls: 3, Timed: 3, Total: 3000, Self: 2000, Min: 1000, Max: 1000, Hist: hist, AtLeast: true}}, 1, 2)
+	w.Rows([]trace.Row{{Func: 2, Calls: 3, Timed: 3, Total: 3000, Self: 2000, Min: 1000, Max: 1000, Hist: hist, AtLeast: true}}, 1_000_000_000_000, s.Now())
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}

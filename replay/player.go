@@ -14,13 +14,14 @@ import (
 // Player goes through a recording and keeps the calls that are open. It is not
 // safe for concurrent use.
 type Player struct {
-	file   *recording.File
-	sink   trace.Sink
-	quiet  bool // the sink is not told
-	pairer *trace.Pairer
-	names  Names
-	filter *filtering        // nil: everything is played
-	tap    *recording.Writer // records what is played; nil: nothing does
+	file      *recording.File
+	sink      trace.Sink
+	quiet     bool // the sink is not told
+	pairer    *trace.Pairer
+	names     Names
+	filter    *filtering        // nil: everything is played
+	tap       *recording.Writer // records what is played; nil: nothing does
+	anonymous *anonymous        // changes what is played; nil: nothing does
 
 	block   int // number of the block being played; -1: none yet
 	items   *recording.Items
@@ -136,6 +137,9 @@ func (p *Player) load(i int, restore bool) error {
 		if p.filter != nil {
 			s = p.filter.snapshot(s, &p.names)
 		}
+		if p.anonymous != nil {
+			p.anonymous.snapshot(s)
+		}
 		if p.block < 0 {
 			p.orphans = s.Orphans
 		}
@@ -157,10 +161,7 @@ func (p *Player) play(item *recording.Item) {
 			p.now = t
 		}
 		if p.filter == nil || p.filter.event(&item.Event, &p.names) {
-			p.pairer.Event(&item.Event)
-			if p.tap != nil {
-				p.tap.Event(&item.Event)
-			}
+			p.event(&item.Event)
 		}
 		p.regions = p.regions[:0]
 	case recording.ItemTick:
@@ -181,12 +182,31 @@ func (p *Player) play(item *recording.Item) {
 		}
 	case recording.ItemMark:
 		if p.tap != nil {
-			p.tap.Mark(item.Mark)
+			p.tap.Mark(p.mark(item.Mark))
 		}
 		if m, ok := p.sink.(MarkSink); ok && !p.quiet {
 			m.Mark(&item.Mark)
 		}
 	}
+}
+
+// event hands an event to all who get it.
+func (p *Player) event(e *trace.Event) {
+	if p.anonymous != nil {
+		e = p.anonymous.event(e)
+	}
+	p.pairer.Event(e)
+	if p.tap != nil {
+		p.tap.Event(e)
+	}
+}
+
+// mark returns m as it is recorded again.
+func (p *Player) mark(m recording.Mark) recording.Mark {
+	if p.anonymous != nil {
+		m.Text = ""
+	}
+	return m
 }
 
 // Finish closes the calls that are open at now, as the end of the recording
@@ -280,6 +300,7 @@ type Names struct {
 	funcs     trace.ByFunc[trace.Func]
 	processes map[uint32]recording.Process
 	frames    map[recording.Place]recording.Frame
+	others    []*Names // where else processes and addresses are looked up
 }
 
 // maxNames bounds what a hostile recording can make Names keep of each kind.

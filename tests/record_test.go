@@ -39,7 +39,7 @@ func openRecording(t testing.TB, path string) *recording.File {
 	return f
 }
 
-// calls are how many calls a recording has.
+// recordedCalls are how many calls a recording has.
 func recordedCalls(f *recording.File) (n uint64) {
 	for i := range f.Blocks {
 		n += uint64(f.Blocks[i].Header.Calls)
@@ -240,30 +240,27 @@ func size(path string) int64 {
 	return info.Size()
 }
 
-// When sbxtrace is killed, what it had recorded is there but for the last
-// second, and the target runs on.
+// When sbxtrace is killed, what it had recorded is there but for the last block,
+// and the target runs on.
 func TestRecordKilled(t *testing.T) {
 	needRoot(t)
 	file := filepath.Join(t.TempDir(), "recording.sbx")
 	s, p := recordBusy(t, file)
-	s.waitFor("a second of calls to be in the file", func() bool {
+	before := uint64(0) // calls
+	s.waitFor("several blocks to be in the file", func() bool {
 		f, err := recording.Open(file)
 		if err != nil {
 			return false
 		}
 		defer f.Close()
-		first, last := f.Span()
-		return last-first > uint64(time.Second)
+		before = recordedCalls(f)
+		return len(f.Blocks) >= 3
 	})
 	s.signal(syscall.SIGKILL)
 	<-s.exited
-	killed := now(t)
 	f := openRecording(t, file)
-	if f.Indexed || recordedCalls(f) == 0 {
-		t.Errorf("indexed: %v, %d calls", f.Indexed, recordedCalls(f))
-	}
-	if _, last := f.Span(); killed-last > uint64(5*time.Second) {
-		t.Errorf("the last %v are missing", time.Duration(killed-last))
+	if f.Indexed || recordedCalls(f) < before {
+		t.Errorf("indexed: %v, %d calls, %d before it was killed", f.Indexed, recordedCalls(f), before)
 	}
 	if r := readReplay(t, file); uint64(len(r.calls)) < recordedCalls(f) {
 		t.Errorf("%d calls of %d are replayed", len(r.calls), recordedCalls(f))
@@ -271,20 +268,6 @@ func TestRecordKilled(t *testing.T) {
 	if !p.Alive() {
 		t.Error("the target has ended")
 	}
-}
-
-// now is CLOCK_MONOTONIC, ns.
-func now(t testing.TB) uint64 {
-	t.Helper()
-	text, err := os.ReadFile("/proc/uptime")
-	if err != nil {
-		t.Fatal(err)
-	}
-	seconds, err := strconv.ParseFloat(strings.Fields(string(text))[0], 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return uint64(seconds * 1e9)
 }
 
 // A full disk ends the recording: it says so, and what is there is whole.
@@ -389,7 +372,7 @@ func TestRecordOwner(t *testing.T) {
 	// A session that does not come about leaves no file behind, and what
 	// was there as it was.
 	before := size(file)
-	if out, err := exec.Command(sbxtraceBin, "record", "-o", file, "no_such_function", "--", targets.Build(t, "calls"), "--auto").CombinedOutput(); err == nil {
+	if out, err := exec.Command(sbxtraceBin, "record", "-o", file, "--", "/no/such/program").CombinedOutput(); err == nil {
 		t.Errorf("no error: %s", out)
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 || size(file) != before {

@@ -67,8 +67,10 @@ func (p *Pairer) Snapshot(s *Snapshot) {
 func (l *Lane) save(s *LaneState) {
 	open, stacks := s.Open[:0], s.Stacks[:0]
 	for i := range l.Open {
-		c := &l.Open[i]
-		open = append(open, CallState{Call: *c, Flags: c.flags, Group: c.group, Stack: c.stack})
+		c := CallState{Call: l.Open[i]}
+		c.Flags, c.Group, c.Stack = c.flags, c.group, c.Call.stack
+		c.flags, c.group, c.Call.stack, c.Call.Stack = 0, 0, 0, nil
+		open = append(open, c)
 	}
 	for _, r := range l.stacks {
 		stacks = append(stacks, r.state())

@@ -51,16 +51,22 @@ Times are given from the beginning (1.5s), before the end (-2s), by the clock
 		RunE: func(cmd *cobra.Command, args []string) error { return replayFile(cmd, &f, args[0]) },
 	}
 	f.addView(cmd)
+	f.addParts(cmd)
+	fs := cmd.Flags()
+	fs.StringVar(&f.speed, "speed", "max", "how fast: 1x, 10x, 0.1x or max")
+	fs.StringVar(&f.at, "at", "", "print what every thread is in at this `time`")
+	fs.BoolVar(&f.tree, "tree", false, "print the calls as a tree, also on a terminal")
+	return cmd
+}
+
+// addParts adds the flags that pick a part of a recording.
+func (f *replayFlags) addParts(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.StringVar(&f.from, "from", "", "begin at this `time`")
 	fs.StringVar(&f.to, "to", "", "end at this `time`")
 	fs.StringArrayVar(&f.funcs, "func", nil, "only calls of functions that match `glob`")
 	fs.StringArrayVar(&f.threads, "thread", nil, "only `threads` of this id or name, or a goroutine: g17")
 	fs.UintSliceVar(&f.pids, "pid", nil, "only these `processes`")
-	fs.StringVar(&f.speed, "speed", "max", "how fast: 1x, 10x, 0.1x or max")
-	fs.StringVar(&f.at, "at", "", "print what every thread is in at this `time`")
-	fs.BoolVar(&f.tree, "tree", false, "print the calls as a tree, also on a terminal")
-	return cmd
 }
 
 // oneFile is the Args of commands that take one recording.
@@ -176,7 +182,7 @@ func (f *replayFlags) play(rec *recording.File, p *replay.Player, out *output, n
 	if err != nil {
 		return err
 	}
-	sums, err := rec.Sums()
+	sums, err := kernelSums(rec)
 	if err != nil {
 		return err
 	}
@@ -197,6 +203,17 @@ func (f *replayFlags) play(rec *recording.File, p *replay.Player, out *output, n
 		return err
 	}
 	return v.finish(p.Orphans(), sums)
+}
+
+// kernelSums are the sums of a recording that has no calls: of levels count and
+// latency; nil of others.
+func kernelSums(rec *recording.File) (*recording.Rows, error) {
+	for i := range rec.Blocks {
+		if rec.Blocks[i].Header.Calls > 0 {
+			return nil, nil
+		}
+	}
+	return rec.Sums()
 }
 
 // span is the time to play.

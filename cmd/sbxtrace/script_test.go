@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 //
 // Scripts have two commands beside those of testscript: `status N sbxtrace …`
 // expects an exit status, `nobody N sbxtrace …` does so as a user without
-// privileges. Programs to look at are in $CALLS, $STRIPPED and so on; $OWN is a
+// privileges. Programs to look at are in $CALLS, $STRIPPED and so on, a recording in $RECORDING; $OWN is a
 // process of the user without privileges, $SELF that of the test.
 func TestScripts(t *testing.T) {
 	programs := map[string]string{
@@ -39,6 +39,10 @@ func TestScripts(t *testing.T) {
 		"GOSTRIPPED": targets.Build(t, "gocalls", targets.Strip()),
 	}
 	letNobodyIn(t)
+	recording, err := filepath.Abs("../../recording/testdata/v1.sbx")
+	if err != nil {
+		t.Fatal(err)
+	}
 	own := startAs(t, programs["CALLS"], 65534)
 	testscript.Run(t, testscript.Params{
 		Dir:           filepath.Join("testdata", "script"),
@@ -47,6 +51,7 @@ func TestScripts(t *testing.T) {
 			for name, path := range programs {
 				env.Setenv(name, path)
 			}
+			env.Setenv("RECORDING", recording)
 			env.Setenv("SELF", strconv.Itoa(os.Getpid()))
 			env.Setenv("OWN", strconv.Itoa(own))
 			return nil
