@@ -109,8 +109,10 @@ type Items struct {
 	cached [2]*lane
 	funcs  map[uint32]*lastValues
 
-	argBuf   [maxArgs]uint64
-	stackBuf []uint64
+	argBuf    [maxArgs]uint64
+	stackBuf  []uint64
+	kernelBuf []uint64
+	textBuf   []string
 }
 
 // lastValues are a function's last return value and arguments.
@@ -282,7 +284,10 @@ func (it *Items) fields(s *shape, e *trace.Event) {
 		it.values(s, e)
 	}
 	if s.fields&fieldStack != 0 {
-		e.Stack = it.stackOf()
+		e.Stack = it.stackOf(&it.stackBuf)
+	}
+	if s.fields&fieldKernel != 0 {
+		e.Kernel = it.stackOf(&it.kernelBuf)
 	}
 	if s.fields&fieldUnread != 0 {
 		e.Unread = it.misc.uint32()
@@ -298,6 +303,17 @@ func (it *Items) fields(s *shape, e *trace.Event) {
 	}
 	if s.fields&fieldLoss != 0 {
 		e.CPU, e.Cause = int32(it.misc.int()), trace.LostCause(it.misc.byte())
+	}
+	if s.fields&fieldTexts != 0 {
+		it.textBuf = it.textBuf[:0]
+		for range it.misc.count(maxArgs, 1) {
+			it.textBuf = append(it.textBuf, it.misc.string(it.b.strings))
+		}
+		e.Texts = it.textBuf
+	}
+	if s.fields&fieldSample != 0 {
+		e.StackID, e.Waker, e.Weight = it.misc.uint(), it.misc.uint(), it.misc.uint()
+		e.Cut, e.Count, e.CPU = trace.Cut(it.misc.byte()), it.misc.uint(), int32(it.misc.int())
 	}
 }
 
@@ -323,21 +339,22 @@ func (it *Items) values(s *shape, e *trace.Event) {
 	}
 }
 
-func (it *Items) stackOf() []uint64 {
-	it.stackBuf = it.stackBuf[:0]
+// stackOf reads a stack into a buffer.
+func (it *Items) stackOf(buf *[]uint64) []uint64 {
+	*buf = (*buf)[:0]
 	i := it.stack.uint()
 	if i >= uint64(len(it.b.nodes)) {
 		it.stack.fail("node %d of %d", i, len(it.b.nodes))
 		return nil
 	}
 	for n := uint32(i) + 1; n != 0; n = it.b.nodes[n-1].parent {
-		if len(it.stackBuf) == maxStack {
+		if len(*buf) == maxStack {
 			it.stack.fail("more than %d addresses", maxStack)
 			return nil
 		}
-		it.stackBuf = append(it.stackBuf, it.b.nodes[n-1].addr)
+		*buf = append(*buf, it.b.nodes[n-1].addr)
 	}
-	return it.stackBuf
+	return *buf
 }
 
 // maxStack bounds the depth of a stack.

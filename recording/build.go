@@ -289,7 +289,7 @@ func (b *builder) entry(e *trace.Event, l *lane, s *shape) {
 	l.enter(e.SP, uint32(e.Func), e.Flags&trace.FlagTailJumps != 0)
 	if s.fields != 0 {
 		b.arguments(e, f)
-		b.stack(e)
+		b.stack(e.PID, e.Stack, s.fields&fieldStack)
 	}
 }
 
@@ -344,6 +344,17 @@ func (b *builder) other(e *trace.Event, s *shape) {
 		if e.Unread != 0 {
 			s.fields |= fieldUnread
 		}
+		if len(e.Texts) > 0 {
+			s.fields |= fieldTexts
+		}
+	case trace.KindSample:
+		s.fields = fieldComm | fieldSample
+		if len(e.Stack) > 0 {
+			s.fields |= fieldStack
+		}
+		if len(e.Kernel) > 0 {
+			s.fields |= fieldKernel
+		}
 	case trace.KindDetached:
 		b.function(e.Func)
 		s.fn, s.fields = uint32(e.Func), fieldCount
@@ -359,8 +370,13 @@ func (b *builder) other(e *trace.Event, s *shape) {
 	if f != nil {
 		b.arguments(e, f)
 	}
+	b.stack(e.PID, e.Stack, s.fields&fieldStack)
+	b.stack(kernelPID, e.Kernel, s.fields&fieldKernel)
 	b.fields(e, s.fields)
 }
+
+// kernelPID is the process of the kernel's addresses in Place: no other has it.
+const kernelPID = 0
 
 // fields adds the fields that stand in the misc column.
 func (b *builder) fields(e *trace.Event, fields uint16) {
@@ -381,6 +397,21 @@ func (b *builder) fields(e *trace.Event, fields uint16) {
 		b.misc = binary.AppendVarint(b.misc, int64(e.CPU))
 		b.misc = append(b.misc, byte(e.Cause))
 	}
+	if fields&fieldTexts != 0 {
+		n := min(len(e.Texts), maxArgs)
+		b.misc = binary.AppendUvarint(b.misc, uint64(n))
+		for _, t := range e.Texts[:n] {
+			b.misc = binary.AppendUvarint(b.misc, b.strings.add(t))
+		}
+	}
+	if fields&fieldSample != 0 {
+		for _, v := range []uint64{e.StackID, e.Waker, e.Weight} {
+			b.misc = binary.AppendUvarint(b.misc, v)
+		}
+		b.misc = append(b.misc, byte(e.Cut))
+		b.misc = binary.AppendUvarint(b.misc, e.Count)
+		b.misc = binary.AppendVarint(b.misc, int64(e.CPU))
+	}
 }
 
 // arguments adds the arguments of e, each relative to the one in its place at
@@ -396,14 +427,14 @@ func (b *builder) arguments(e *trace.Event, f *funcState) {
 	}
 }
 
-// stack adds the stack of e: the node of its innermost address.
-func (b *builder) stack(e *trace.Event) {
-	if len(e.Stack) == 0 {
+// stack adds a stack of process pid: the node of its innermost address.
+func (b *builder) stack(pid uint32, addrs []uint64, has uint16) {
+	if has == 0 {
 		return
 	}
 	var parent uint32 // index and 1
-	for i := len(e.Stack) - 1; i >= 0; i-- {
-		k := nodeKey{e.PID, parent, e.Stack[i]}
+	for i := min(len(addrs), maxStack) - 1; i >= 0; i-- {
+		k := nodeKey{pid, parent, addrs[i]}
 		id, ok := b.byNode[k]
 		if !ok {
 			b.nodes.n++
@@ -412,7 +443,7 @@ func (b *builder) stack(e *trace.Event) {
 			b.nodes.bytes = binary.AppendUvarint(b.nodes.bytes, uint64(parent))
 			b.nodes.bytes = binary.AppendVarint(b.nodes.bytes, int64(k.addr-b.nodeAddr))
 			b.nodeAddr = k.addr
-			b.name(Place{e.PID, k.addr})
+			b.name(Place{pid, k.addr})
 		}
 		parent = id
 	}

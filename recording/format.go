@@ -211,8 +211,11 @@ const (
 	fieldChild              // child's thread and process
 	fieldComm
 	fieldCount
-	fieldLoss // CPU and cause
-	fieldsAll = 1<<iota - 1
+	fieldLoss   // CPU and cause
+	fieldTexts  // strings that arguments point to
+	fieldKernel // secStacks: the kernel's stack, after the user's
+	fieldSample // stack's number, waker's, weight, cut, count, CPU
+	fieldsAll   = 1<<iota - 1
 )
 
 // maxPredicted bounds the stack of predicted calls of one lane.

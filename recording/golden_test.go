@@ -272,6 +272,9 @@ func asPython(t testing.TB, e *trace.Event, names map[trace.FuncID]string) []byt
 		m["count"], m["cpu"], m["cause"] = e.Count, e.CPU, e.Cause
 	case trace.KindDetached:
 		m["count"] = e.Count
+	case trace.KindSample:
+		m["comm"], m["count"], m["cpu"], m["stack_id"] = e.Comm, e.Count, e.CPU, e.StackID
+		m["waker"], m["weight"], m["cut"] = e.Waker, e.Weight, e.Cut
 	}
 	if e.Flags&trace.FlagReturn != 0 {
 		m["ret"] = e.Ret
@@ -281,6 +284,12 @@ func asPython(t testing.TB, e *trace.Event, names map[trace.FuncID]string) []byt
 	}
 	if len(e.Stack) > 0 {
 		m["stack"] = e.Stack
+	}
+	if len(e.Kernel) > 0 {
+		m["kernel"] = e.Kernel
+	}
+	if len(e.Texts) > 0 {
+		m["texts"] = e.Texts
 	}
 	if e.Unread != 0 {
 		m["unread"] = e.Unread

@@ -76,7 +76,7 @@ func record(t testing.TB, store Store, s *synth.Stream, n int, opt Options) []tr
 
 func clone(e *trace.Event) trace.Event {
 	c := *e
-	c.Args, c.Stack = slices.Clone(e.Args), slices.Clone(e.Stack)
+	c.Args, c.Stack, c.Kernel, c.Texts = slices.Clone(e.Args), slices.Clone(e.Stack), slices.Clone(e.Kernel), slices.Clone(e.Texts)
 	return c
 }
 

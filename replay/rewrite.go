@@ -200,7 +200,7 @@ func (a *anonymous) event(e *trace.Event) *trace.Event {
 	out := &a.scratch
 	stack := out.Stack[:0]
 	*out = *e
-	out.Args, out.Ret, out.Unread = nil, 0, 0
+	out.Args, out.Ret, out.Unread, out.Texts, out.Kernel = nil, 0, 0, nil, nil
 	out.Flags &^= trace.FlagReturn
 	out.Comm = a.alias("thread", e.Comm)
 	for _, addr := range e.Stack {

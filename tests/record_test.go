@@ -144,10 +144,8 @@ func TestRecordTruth(t *testing.T) {
 	needRoot(t)
 	p := start(t, targets.Build(t, "threads"))
 	dir := t.TempDir()
-	file, ready := filepath.Join(dir, "recording.sbx"), filepath.Join(dir, "ready")
-	s := &session{t: t, ready: ready, stdout: new(syncBuffer), stderr: new(syncBuffer), exited: make(chan struct{})}
-	s.begin(exec.Command(sbxtraceBin, "record", "--pid", strconv.Itoa(p.PID()), "--max-overhead", "off", "--ready-file", ready, "-o", file))
-	s.waitReady()
+	file := filepath.Join(dir, "recording.sbx")
+	s := record(t, p, file)
 	p.Go()
 	truth := p.Truth()
 	if err := p.Quit(); err != nil {
@@ -199,34 +197,22 @@ func (r *result) ended() map[string]uint64 {
 	return r.only(func(c *call) bool { return c.End != "open" }).counts()
 }
 
-// begin starts sbxtrace by a command line of its own.
-func (s *session) begin(cmd *exec.Cmd) {
-	s.t.Helper()
-	s.cmd = cmd
-	cmd.Stdout, cmd.Stderr = s.stdout, s.stderr
-	if err := cmd.Start(); err != nil {
-		s.t.Fatalf("start sbxtrace: %v", err)
-	}
-	go func() {
-		s.err = cmd.Wait()
-		close(s.exited)
-	}()
-	s.t.Cleanup(func() {
-		cmd.Process.Kill()
-		<-s.exited
-	})
+// record starts `sbxtrace record` for a target, and returns when all probes are
+// in.
+func record(t testing.TB, p *targets.Process, file string, args ...string) *session {
+	t.Helper()
+	ready := filepath.Join(t.TempDir(), "ready")
+	s := typed(append([]string{"record", "--pid", strconv.Itoa(p.PID()), "--max-overhead", "off", "--ready-file", ready, "-o", file}, args...)...).start(t)
+	s.ready = ready
+	s.waitReady()
+	return s
 }
 
-// recordBusy records a program that never rests, and returns when calls are
-// being recorded.
-func recordBusy(t *testing.T, file string, args ...string) (*session, *targets.Process) {
+// recordBusy records a program that never rests.
+func recordBusy(t testing.TB, file string, args ...string) (*session, *targets.Process) {
 	t.Helper()
 	p := start(t, targets.Build(t, "busy"))
-	ready := filepath.Join(t.TempDir(), "ready")
-	s := &session{t: t, ready: ready, stdout: new(syncBuffer), stderr: new(syncBuffer), exited: make(chan struct{})}
-	s.begin(exec.Command(sbxtraceBin, append([]string{"record", "--pid", strconv.Itoa(p.PID()), "--max-overhead", "off",
-		"--ready-file", ready, "-o", file}, args...)...))
-	s.waitReady()
+	s := record(t, p, file, args...)
 	p.Go()
 	return s, p
 }

@@ -139,14 +139,17 @@ def events(payload):
             e["ret"] = values[32]
         if fields & 2:
             e["args"] = values[:nargs]
-        if fields & 4:
-            e["stack"], at = [], col[15].uint() + 1
+        for bit, name in ((4, "stack"), (512, "kernel")):
+            at = col[15].uint() + 1 if fields & bit else 0
             while at:
                 at, addr = nodes[at - 1]
-                e["stack"].append(addr)
+                e.setdefault(name, []).append(addr)
         for bit, name, read in ((8, "unread", misc.uint), (16, "child", misc.uint), (16, "child_pid", misc.uint),
                                 (32, "comm", lambda: text(misc)), (64, "count", misc.uint),
-                                (128, "cpu", misc.int), (128, "cause", misc.byte)):
+                                (128, "cpu", misc.int), (128, "cause", misc.byte),
+                                (256, "texts", lambda: misc.table(lambda: text(misc))), (1024, "stack_id", misc.uint),
+                                (1024, "waker", misc.uint), (1024, "weight", misc.uint), (1024, "cut", misc.byte),
+                                (1024, "count", misc.uint), (1024, "cpu", misc.int)):
             if fields & bit:
                 e[name] = read()
         yield e

@@ -163,7 +163,7 @@ func (s *Stream) exit(t *task) *trace.Event {
 // trouble is something else than a call.
 func (s *Stream) trouble(t *task) *trace.Event {
 	e := &s.e
-	switch s.r.IntN(8) {
+	switch s.r.IntN(9) {
 	case 0:
 		*e = trace.Event{Time: s.now, Kind: trace.KindLost, Count: uint64(s.r.IntN(1000)), CPU: int32(s.r.IntN(4)), Cause: trace.LostRing}
 	case 1:
@@ -175,12 +175,16 @@ func (s *Stream) trouble(t *task) *trace.Event {
 		e.Kind, e.Comm = trace.KindComm, fmt.Sprintf("named-%d", s.r.IntN(5))
 	case 4:
 		e.Kind, e.Func = trace.KindUSDT, trace.FuncID(s.r.IntN(s.o.Functions))
-		e.Args, e.Unread = s.args[:3], uint32(s.r.IntN(4))
+		e.Args, e.Unread, e.Texts = s.args[:3], uint32(s.r.IntN(4)), []string{"", "text", "other"}[:1+s.r.IntN(3)]
 	case 5:
 		e.Kind, e.Func, e.Count = trace.KindDetached, trace.FuncID(s.r.IntN(s.o.Functions)), 12345
 	case 6:
 		// An exit of which the entry was not seen.
 		e.Kind, e.Func, e.SP = trace.KindExit, trace.FuncID(s.r.IntN(s.o.Functions)), t.top-uint64(s.r.IntN(1<<12))
+	case 8:
+		e.Kind, e.Comm, e.Weight, e.Cut, e.CPU, e.Count = trace.KindSample, "service", 1_000_000, trace.CutTooDeep, 1, 1
+		e.Stack, e.Kernel = []uint64{0x40_0010, 0x40_0400, 0x40_1000}, []uint64{0xffffffff81000010, 0xffffffff81000400}
+		e.StackID, e.Waker = uint64(s.r.IntN(10)), uint64(s.r.IntN(2))
 	case 7:
 		// The task's other stack; an older frame returns later.
 		e.Kind, e.Func, e.SP = trace.KindEntry, trace.FuncID(s.r.IntN(s.o.Functions)), t.top-1<<20-uint64(s.r.IntN(64))*16
