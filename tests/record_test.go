@@ -86,6 +86,9 @@ func TestReplaySame(t *testing.T) {
 		{"ucontext", nil},
 	} {
 		for _, view := range [][]string{nil, {"--format", "json", "--entries"}, {"--summary"}} {
+			if (tt.target == "goroutines") == (len(view) != 1) {
+				continue // of a million lines the sums will do, of others the lines
+			}
 			if len(view) == 3 && len(tt.flags) > 0 && (tt.flags[1] == "latency" || tt.flags[1] == "count") {
 				view = view[:2] // there are no entries
 			}
