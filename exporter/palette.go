@@ -35,16 +35,16 @@ func gamma(v float64) uint8 {
 // groupColors are colours that colour-blind people tell apart: hues of Okabe and
 // Ito with different lightness. Each has one for light and one for dark grounds.
 var groupColors = []struct{ light, dark oklch }{
-	{oklch{0.82, 0.115, 75}, oklch{0.58, 0.11, 75}}, {oklch{0.70, 0.11, 245}, oklch{0.46, 0.11, 245}},
-	{oklch{0.77, 0.10, 165}, oklch{0.53, 0.09, 165}}, {oklch{0.75, 0.10, 345}, oklch{0.50, 0.10, 345}},
+	{oklch{0.82, 0.115, 75}, oklch{0.58, 0.11, 75}}, {oklch{0.66, 0.12, 245}, oklch{0.44, 0.11, 245}},
+	{oklch{0.77, 0.10, 165}, oklch{0.53, 0.09, 165}}, {oklch{0.71, 0.11, 345}, oklch{0.47, 0.11, 345}},
 	{oklch{0.86, 0.07, 232}, oklch{0.60, 0.07, 232}}, {oklch{0.71, 0.13, 45}, oklch{0.47, 0.12, 45}},
 	{oklch{0.93, 0.12, 105}, oklch{0.64, 0.11, 105}}, {oklch{0.83, 0.03, 300}, oklch{0.44, 0.03, 300}},
 }
 
 // kernelColors are of the kernel, unknownColors of what is not known.
 var (
-	kernelColors  = [2]oklch{{0.82, 0.015, 60}, {0.44, 0.015, 60}}
-	unknownColors = [2]oklch{{0.90, 0.005, 250}, {0.36, 0.005, 250}}
+	kernelColors  = [2]oklch{{0.88, 0.012, 60}, {0.39, 0.012, 60}}
+	unknownColors = [2]oklch{{0.94, 0.005, 250}, {0.30, 0.005, 250}}
 )
 
 // groupColor is the colour of the group of that rank, varied a little by t (0 to

@@ -5,7 +5,7 @@
 // the colours of Okabe and Ito, which differ in lightness too.
 const wheel = [62, 252, 150, 312, 200, 18, 100, 342, 228, 285, 125, 40];
 const safeWheel = [
-  [0.80, 0.56, 0.13, 75], [0.66, 0.44, 0.12, 245], [0.74, 0.52, 0.11, 165], [0.72, 0.50, 0.10, 345],
+  [0.80, 0.56, 0.13, 75], [0.66, 0.44, 0.12, 245], [0.77, 0.53, 0.10, 165], [0.70, 0.47, 0.11, 345],
   [0.84, 0.60, 0.08, 232], [0.68, 0.47, 0.15, 45], [0.93, 0.64, 0.13, 105], [0.80, 0.45, 0.00, 0],
 ];
 
@@ -24,7 +24,7 @@ const inkOn = l => l > 0.6 ? '#16181d' : '#ffffff';
 function groupColor(kind, id, t) {
   const label = groupNames(kind)[id], wave = t - 0.5;
   if (label === '[kernel]' || label === 'kernel') {
-    const l = (dark() ? 0.45 : 0.80) + 0.05 * wave;
+    const l = (state.safe ? (dark() ? 0.39 : 0.88) : dark() ? 0.45 : 0.80) + 0.05 * wave;
     return {fill: lch(l, 0.018, 60), ink: inkOn(l)};
   }
   if (!label) {
