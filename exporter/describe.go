@@ -63,6 +63,10 @@ func typeTitle(t *profile.ValueType) string {
 		return "Time waiting for locks"
 	case "samples":
 		return "Samples"
+	case "self":
+		return "Time in traced functions"
+	case "total":
+		return "Time from entry to end"
 	case "alloc_space":
 		return "Allocated memory"
 	case "inuse_space":

@@ -1,8 +1,14 @@
-// Package exporter turns profiles into files for other tools and into pages and
-// text for people: pprof, folded stacks, JSON lines, flame graphs as one HTML or
-// SVG file, and a report for the terminal. A profile is a
+// Package exporter turns profiles and calls into files for other tools and into
+// pages and text for people.
+//
+// Of a profile it makes pprof, folded stacks, JSON lines, flame graphs as one
+// HTML or SVG file, and a report for the terminal. A profile is a
 // [github.com/google/pprof/profile.Profile], whoever made it. The package reads
 // profiles too, merges, filters, scales and compares them.
+//
+// Of a stream of calls it makes Perfetto and Chrome traces, Parquet, CSV, JSON
+// lines, OpenTelemetry spans, and profiles: it is a consumer of the stream like
+// any other, so that recordings and live events come out the same.
 //
 // It knows neither eBPF nor processes, and builds on every operating system.
 package exporter
@@ -39,6 +45,9 @@ var endings = []struct {
 	ending string
 	format Format
 }{
+	{".perfetto-trace", FormatPerfetto}, {".pftrace", FormatPerfetto}, {".perfetto", FormatPerfetto},
+	{".trace.json", FormatChrome}, {".chrome.json", FormatChrome}, {".otlp.jsonl", FormatOTLP}, {".otlp.json", FormatOTLP}, {".otlp", FormatOTLP},
+	{".parquet", FormatParquet}, {".csv", FormatCSV},
 	{".pb.gz", FormatPprof}, {".pprof", FormatPprof}, {".folded", FormatFolded}, {".collapsed", FormatFolded},
 	{".html", FormatHTML}, {".htm", FormatHTML}, {".svg", FormatSVG}, {".jsonl", FormatJSON}, {".json", FormatJSON},
 	{".txt", FormatText},
@@ -46,7 +55,8 @@ var endings = []struct {
 
 // FormatOf returns the format that a file's name stands for, by its ending:
 // .pb.gz and .pprof, .folded and .collapsed, .html, .svg, .json and .jsonl,
-// .txt. It reports false for any other.
+// .txt, and for calls .perfetto-trace, .trace.json, .parquet, .csv and .otlp. It
+// reports false for any other.
 func FormatOf(path string) (Format, bool) {
 	path = strings.ToLower(path)
 	for _, e := range endings {
@@ -66,7 +76,7 @@ func ParseFormat(name string) (Format, error) {
 	if name == "html" {
 		return FormatHTML, nil
 	}
-	if f := Format(name); slices.Contains(Formats, f) {
+	if f := Format(name); slices.Contains(CallFormats, f) {
 		return f, nil
 	}
 	return "", fmt.Errorf("%w %q", ErrFormat, name)
@@ -124,6 +134,9 @@ func WriteProfile(w io.Writer, p *profile.Profile, format Format, opt Options) e
 		return writeJSON(w, p)
 	case FormatText:
 		return writeText(w, p, opt)
+	}
+	if slices.Contains(CallFormats, format) {
+		return fmt.Errorf("%w: %s has calls, which a profile does not", ErrFormat, format)
 	}
 	return fmt.Errorf("%w %q", ErrFormat, string(format))
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -19,8 +20,9 @@ func exportCommand() *cobra.Command {
 	var f exportFlags
 	cmd := &cobra.Command{
 		Use:   "export FILE… -o OUT",
-		Short: "Turn profiles into flame graphs, pprof, folded stacks, JSON or text",
-		Long: `Export reads profiles and writes them as OUT's ending says, or --format:
+		Short: "Turn profiles and recordings into flame graphs, traces, tables and other files",
+		Long: `Export reads profiles and recordings and writes them as OUT's ending says, or
+--format:
 
   .html              flame graph, one interactive page that loads nothing
   .svg               flame graph as an image
@@ -29,13 +31,23 @@ func exportCommand() *cobra.Command {
   .json              JSON lines
   .txt               the report that sbxtrace report prints
 
-FILE is a pprof profile, of whichever tool, or folded stacks; - is standard
-input. Several are merged. With --base the output is a comparison: a
+and recordings, call by call, also as:
+
+  .perfetto-trace    Perfetto's protobuf trace, for ui.perfetto.dev
+  .trace.json        Chrome's trace events
+  .parquet           a row per call in typed columns, for DuckDB and others
+  .csv               a row per call
+  .otlp              OpenTelemetry spans, lines of OTLP/JSON; -o http://HOST:4318/v1/traces
+                     sends them to a collector
+
+FILE is a pprof profile, of whichever tool, folded stacks, or a recording, whose
+calls are summed up by stack; - is standard input. Several are merged. With --base the output is a comparison: a
 differential flame graph, folded stacks with two values, a pprof profile that
 go tool pprof shows as -diff_base does.`,
 		Example: `  sbxtrace export cpu.pb.gz -o cpu.html
   sbxtrace export new.pb.gz --base old.pb.gz -o diff.html
   sbxtrace export monday.pb.gz tuesday.pb.gz -o both.pb.gz
+  sbxtrace export calls.sbx -o calls.perfetto-trace
   sbxtrace export cpu.pb.gz --thread 'io_*' --format folded | flamegraph.pl >workers.svg`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -48,7 +60,7 @@ go tool pprof shows as -diff_base does.`,
 	f.inputFlags.add(cmd)
 	fs := cmd.Flags()
 	fs.StringVarP(&f.output, "output", "o", "", "write to `file`; - is standard output")
-	fs.StringVar(&f.format, "format", "", "pprof, folded, flamegraph, svg, json or text, whatever OUT's ending")
+	fs.StringVar(&f.format, "format", "", "pprof, folded, flamegraph, svg, json, text, chrome, perfetto, parquet, csv or otlp, whatever OUT's ending")
 	fs.StringVar(&f.title, "title", "", "`text` above flame graphs and reports")
 	return cmd
 }
@@ -57,6 +69,19 @@ func export(cmd *cobra.Command, f *exportFlags, paths []string) error {
 	format, err := outputFormat(f.format, f.output)
 	if err != nil {
 		return err
+	}
+	if !slices.Contains(exporter.Formats, format) || format == exporter.FormatJSON {
+		rec, err := openRecording(paths[0])
+		switch {
+		case err != nil:
+			return err
+		case rec != nil:
+			defer rec.Close()
+			if len(paths) > 1 || f.given() {
+				return usagef("%s has each call of one recording: several, and flags that choose or compare, are for profiles", format)
+			}
+			return exportCalls(cmd, rec, paths[0], format, f.output)
+		}
 	}
 	p, err := f.read(cmd, paths)
 	if err != nil {
@@ -76,6 +101,12 @@ func export(cmd *cobra.Command, f *exportFlags, paths []string) error {
 // outputFormat is the format of that name, else the one that a file's ending
 // stands for.
 func outputFormat(name, path string) (exporter.Format, error) {
+	if isURL(path) {
+		if name != "" && name != string(exporter.FormatOTLP) {
+			return "", usagef("%s: only --format otlp can be sent", path)
+		}
+		return exporter.FormatOTLP, nil
+	}
 	if name != "" {
 		format, err := exporter.ParseFormat(name)
 		if err != nil {
@@ -95,7 +126,7 @@ func outputFormat(name, path string) (exporter.Format, error) {
 
 func formatNames() []string {
 	var names []string
-	for _, f := range exporter.Formats {
+	for _, f := range exporter.CallFormats {
 		names = append(names, string(f))
 	}
 	return names

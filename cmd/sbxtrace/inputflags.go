@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"github.com/google/pprof/profile"
@@ -11,6 +10,11 @@ import (
 
 	"github.com/sbxtrace/sbxtrace/exporter"
 )
+
+// given reports whether a flag that is about profiles alone was given.
+func (f *inputFlags) given() bool {
+	return f.base != "" || f.sampleType != "" || f.byThread || f.scale != 1 || len(f.pids) > 0 || !f.filter.Empty()
+}
 
 // inputFlags say which profiles are read, and what of them is shown.
 type inputFlags struct {
@@ -42,7 +46,7 @@ func (f *inputFlags) read(cmd *cobra.Command, paths []string) (*profile.Profile,
 	f.filter.PIDs = f.pids
 	var all []*profile.Profile
 	for _, path := range paths {
-		p, err := readProfile(path, cmd.InOrStdin())
+		p, err := readProfile(cmd, path)
 		if err != nil {
 			return nil, err
 		}
@@ -58,7 +62,7 @@ func (f *inputFlags) read(cmd *cobra.Command, paths []string) (*profile.Profile,
 	if f.base == "" {
 		return p, nil
 	}
-	base, err := readProfile(f.base, cmd.InOrStdin())
+	base, err := readProfile(cmd, f.base)
 	if err != nil {
 		return nil, err
 	}
@@ -84,10 +88,19 @@ func (f *inputFlags) choose(p *profile.Profile, what string) (*profile.Profile, 
 	return p, nil
 }
 
-// readProfile reads the file at path, or stdin if it is "-".
-func readProfile(path string, stdin io.Reader) (*profile.Profile, error) {
+// readProfile reads the file at path, or standard input if it is "-". Of a
+// recording it sums the calls up.
+func readProfile(cmd *cobra.Command, path string) (*profile.Profile, error) {
+	rec, err := openRecording(path)
+	if err != nil {
+		return nil, err
+	}
+	if rec != nil {
+		defer rec.Close()
+		return recordedProfile(cmd, rec, path)
+	}
 	if path == "-" {
-		p, err := exporter.Read(stdin)
+		p, err := exporter.Read(cmd.InOrStdin())
 		if err != nil {
 			return nil, fmt.Errorf("standard input: %w", err)
 		}

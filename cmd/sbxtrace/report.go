@@ -19,13 +19,13 @@ func reportCommand() *cobra.Command {
 	var f reportFlags
 	cmd := &cobra.Command{
 		Use:   "report FILE…",
-		Short: "Show where the time of a profile goes",
+		Short: "Show where the time of a profile or recording goes",
 		Long: `Report prints what a profile says on a terminal: how the whole is divided among
 modules or packages, the functions with most of it, the hottest paths as a tree,
 modules and threads, and how many stacks are incomplete.
 
-FILE is a pprof profile, of whichever tool, or folded stacks; - is standard
-input. Several are merged. With --base it prints what changed: shares of each
+FILE is a pprof profile, of whichever tool, folded stacks, or a recording, whose
+calls are summed up by stack; - is standard input. Several are merged. With --base it prints what changed: shares of each
 profile's own total, + for more than in the base.`,
 		Example: `  sbxtrace report cpu.pb.gz
   sbxtrace report cpu.pb.gz --thread 'io_*' --limit 50
