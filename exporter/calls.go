@@ -110,10 +110,13 @@ type names struct {
 	fns trace.Functions
 }
 
-// of describes a function, also one that the stream's source does not know.
+// of describes a function, also one that the stream's source does not know. Its
+// texts are UTF-8: readers of most formats refuse anything else.
 func (n names) of(id trace.FuncID) trace.Func {
 	if f := n.fns.Func(id); f != nil {
-		return *f
+		out := *f
+		out.Name, out.Module, out.Path, out.File = toUTF8(f.Name), toUTF8(f.Module), toUTF8(f.Path), toUTF8(f.File)
+		return out
 	}
 	return trace.Func{ID: id, Name: fmt.Sprintf("func#%d", id)}
 }

@@ -20,6 +20,9 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/dynamicpb"
+
+	"github.com/sbxtrace/sbxtrace/internal/synth"
+	"github.com/sbxtrace/sbxtrace/trace"
 )
 
 const (
@@ -118,7 +121,7 @@ func TestCSV(t *testing.T) {
 		got.self += number(r[2])
 		got.perFunc[r[7]]++
 	}
-	same(t, &got, expected(testSeed, testSteps))
+	same(t, &got, utf8Names(expected(testSeed, testSteps)))
 }
 
 func TestParquet(t *testing.T) {
@@ -148,7 +151,7 @@ func TestParquet(t *testing.T) {
 			t.Fatalf("row %d: %+v", i, r)
 		}
 	}
-	want := expected(testSeed, testSteps)
+	want := utf8Names(expected(testSeed, testSteps))
 	same(t, &got, want)
 	if !maps.Equal(got.ends, want.ends) {
 		t.Errorf("ends are %v, want %v", got.ends, want.ends)
@@ -497,6 +500,29 @@ func TestCallErrors(t *testing.T) {
 		}
 		if n := len(export(t, format, 1, 0, CallOptions{})); n == 0 && format != FormatOTLP {
 			t.Errorf("%s of nothing is empty", format)
+		}
+	}
+}
+
+// TestCallsOfTroubledStreams has every format take streams in which exits are
+// missing, processes fork and end, functions are detached, stacks change.
+func TestCallsOfTroubledStreams(t *testing.T) {
+	for seed := range uint64(8) {
+		for _, format := range CallFormats {
+			s := synth.New(synth.Options{Seed: seed, Threads: 3, Goroutines: 3, Functions: 10, Args: true, Stacks: true, Trouble: true})
+			var out bytes.Buffer
+			c, err := NewCalls(&out, s, format, shopOptions())
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := trace.NewPairer(c, synth.Region)
+			for range 4000 {
+				p.Event(s.Next())
+			}
+			p.Finish(s.Now())
+			if err := c.Close(); err != nil || out.Len() == 0 {
+				t.Errorf("%s of stream %d: %d bytes, %v", format, seed, out.Len(), err)
+			}
 		}
 	}
 }

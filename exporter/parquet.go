@@ -103,7 +103,7 @@ func (p *parquetCalls) Leave(l *trace.Lane, c *trace.Call) {
 	p.args = append(p.args, c.Args[:c.NArgs]...)
 	r := CallRow{
 		Start: c.Start, Duration: c.Duration(), Self: c.Self(), PID: l.PID, TID: c.TID, GoID: l.GoID, Depth: c.Depth,
-		Func: f.Name, Module: module(&f), File: f.File, Line: int32(f.Line), Thread: l.Comm, End: c.End.String(),
+		Func: f.Name, Module: module(&f), File: f.File, Line: int32(f.Line), Thread: toUTF8(l.Comm), End: c.End.String(),
 		Args: p.args[from:], Gap: c.Gap, Recursive: c.Recursive,
 	}
 	if c.Depth > 0 {
