@@ -10,7 +10,10 @@ import (
 	"runtime/pprof"
 	"strings"
 
+	"github.com/sbxtrace/sbxtrace/internal/synth"
+	"github.com/sbxtrace/sbxtrace/recording"
 	"github.com/sbxtrace/sbxtrace/symbolizer"
+	"github.com/sbxtrace/sbxtrace/trace"
 )
 
 // placeholder is what a page writes for a process of the reader's.
@@ -145,12 +148,38 @@ func (p *programs) stage(dir string) error {
 	if err := write(filepath.Join(dir, "heap.pb.gz"), heap.Bytes()); err != nil {
 		return err
 	}
+	calls, err := recorded()
+	if err != nil {
+		return err
+	}
+	if err := write(filepath.Join(dir, "calls.sbx"), calls); err != nil {
+		return err
+	}
 	for name, text := range files {
 		if err := write(filepath.Join(dir, name), []byte(text)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// recorded is a recording of calls that are made up.
+func recorded() ([]byte, error) {
+	var out bytes.Buffer
+	s := synth.New(synth.Options{})
+	w, err := recording.NewWriter(recording.NewWriterStore(&out), recording.Options{Functions: s})
+	if err != nil {
+		return nil, err
+	}
+	w.Begin(trace.NewPairer(trace.NewStats(), nil))
+	for range 2000 {
+		w.Event(s.Next())
+	}
+	w.Finish(s.Now())
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
 }
 
 func write(path string, text []byte) error {
