@@ -8,8 +8,6 @@
  *   on_waking     raw tracepoint sched_waking: who makes them runnable
  *   on_call       uprobe: calls of a function
  *   on_alloc, on_alloc_return, on_free   uprobes, uretprobe: memory
- *   unwind_…      the continuation of each, by tail calls, 32 frames at a time
- *   finish_…      what it ends with: the unwound stack is sent or counted
  *   on_fork, on_exec, on_exit   scheduler tracepoints
  * A session loads those that it needs. Minimum kernel: 5.15 (bpf_task_pt_regs).
  *
@@ -113,54 +111,6 @@ struct {
 const struct total_key *unused_total_key __attribute__((unused));
 const struct total *unused_total __attribute__((unused));
 const struct waiting *unused_waiting __attribute__((unused));
-
-/* Continuations, the same in each map of programs. */
-enum { UNWIND, FINISH };
-
-int unwind_tick(struct bpf_perf_event_data *ctx);
-int finish_tick(struct bpf_perf_event_data *ctx);
-int unwind_switch(struct bpf_raw_tracepoint_args *ctx);
-int finish_switch(struct bpf_raw_tracepoint_args *ctx);
-int unwind_waking(struct bpf_raw_tracepoint_args *ctx);
-int finish_waking(struct bpf_raw_tracepoint_args *ctx);
-int unwind_call(struct pt_regs *ctx);
-int finish_call(struct pt_regs *ctx);
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, 2);
-	__uint(key_size, sizeof(__u32));
-	__array(values, int(struct bpf_perf_event_data *));
-} tick_programs SEC(".maps") = {
-	.values = { [UNWIND] = (void *)&unwind_tick, [FINISH] = (void *)&finish_tick },
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, 2);
-	__uint(key_size, sizeof(__u32));
-	__array(values, int(struct bpf_raw_tracepoint_args *));
-} switch_programs SEC(".maps") = {
-	.values = { [UNWIND] = (void *)&unwind_switch, [FINISH] = (void *)&finish_switch },
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, 2);
-	__uint(key_size, sizeof(__u32));
-	__array(values, int(struct bpf_raw_tracepoint_args *));
-} waking_programs SEC(".maps") = {
-	.values = { [UNWIND] = (void *)&unwind_waking, [FINISH] = (void *)&finish_waking },
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, 2);
-	__uint(key_size, sizeof(__u32));
-	__array(values, int(struct pt_regs *));
-} call_programs SEC(".maps") = {
-	.values = { [UNWIND] = (void *)&unwind_call, [FINISH] = (void *)&finish_call },
-};
 
 static __always_inline void count_lost(void)
 {
@@ -272,26 +222,6 @@ static __always_inline __u64 finish(void *ctx, struct unwinder *u, bool kernel)
 	return id;
 }
 
-/* Goes on for some frames, then to itself or to the end. */
-static __always_inline int unwind_frames(void *ctx, struct unwinder *u, void *programs)
-{
-	if (!u)
-		return 0;
-	for (__u64 i = 0; i < FRAMES_PER_PROGRAM; i++) {
-		if (next_frame(u) == STEP_DONE) {
-			bpf_tail_call(ctx, programs, FINISH);
-			return 0;
-		}
-	}
-	if (VOLATILE(u->depth) >= MAX_SAMPLE_USER) {
-		u->e.cut = CUT_TOO_DEEP;
-		bpf_tail_call(ctx, programs, FINISH);
-		return 0;
-	}
-	bpf_tail_call(ctx, programs, UNWIND);
-	return 0;
-}
-
 static __always_inline void count(const struct total_key *key, __u64 n, __u64 weight)
 {
 	struct total *t = bpf_map_lookup_elem(&totals, key), first = { n, weight };
@@ -326,25 +256,14 @@ static __always_inline bool start_in_kernel(struct unwinder *u, struct pt_regs *
 	       !bpf_probe_read_kernel(regs, sizeof(*regs), (void *)bpf_task_pt_regs(task));
 }
 
-SEC("perf_event")
-int finish_tick(struct bpf_perf_event_data *ctx)
+static __always_inline int finish_tick(struct bpf_perf_event_data *ctx, struct unwinder *u)
 {
-	struct unwinder *u = my_unwinder(UNWINDER_TICK);
-
-	if (!u)
-		return 0;
 	struct total_key key = { .pid = u->e.h.pid, .tid = u->e.h.tid };
 
 	key.stack = finish(ctx, u, u->e.h.flags & FLAG_KERNEL);
 	if (key.stack)
 		count(&key, 1, cfg_weight);
 	return 0;
-}
-
-SEC("perf_event")
-int unwind_tick(struct bpf_perf_event_data *ctx)
-{
-	return unwind_frames(ctx, my_unwinder(UNWINDER_TICK), &tick_programs);
 }
 
 SEC("perf_event")
@@ -368,14 +287,13 @@ int on_tick(struct bpf_perf_event_data *ctx)
 		__builtin_memcpy(&regs.user_regs, &ctx->regs, sizeof(regs.user_regs));
 #endif
 	} else if (!start_in_kernel(u, &regs)) {
-		bpf_tail_call(ctx, &tick_programs, FINISH);
-		return 0;
+		return finish_tick(ctx, u);
 	}
 	start_unwinding(u, &regs);
 	if (u->target.go_id)
 		find_goroutine(u);
-	bpf_tail_call(ctx, &tick_programs, UNWIND);
-	return 0;
+	unwind(u);
+	return finish_tick(ctx, u);
 }
 
 /* A thread runs again: what it has waited for is counted. */
@@ -409,14 +327,9 @@ static __always_inline bool in_futex(const struct pt_regs *regs)
 #endif
 }
 
-SEC("raw_tp/sched_switch")
-int finish_switch(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline int finish_switch(struct bpf_raw_tracepoint_args *ctx, struct unwinder *u)
 {
-	struct unwinder *u = my_unwinder(UNWINDER_SWITCH);
 	struct task_struct *task = bpf_get_current_task_btf();
-
-	if (!u)
-		return 0;
 	struct waiting b = { .since = u->e.h.time, .pid = u->e.h.pid, .tid = u->e.h.tid };
 	__u32 tid = task->pid;
 
@@ -424,12 +337,6 @@ int finish_switch(struct bpf_raw_tracepoint_args *ctx)
 	if (b.stack && bpf_map_update_elem(&blocked, &tid, &b, BPF_ANY))
 		count_lost();
 	return 0;
-}
-
-SEC("raw_tp/sched_switch")
-int unwind_switch(struct bpf_raw_tracepoint_args *ctx)
-{
-	return unwind_frames(ctx, my_unwinder(UNWINDER_SWITCH), &switch_programs);
 }
 
 SEC("raw_tp/sched_switch")
@@ -451,38 +358,28 @@ int on_switch(struct bpf_raw_tracepoint_args *ctx)
 	describe(u, pid, tid);
 	if (!start_in_kernel(u, &regs)) {
 		if (cfg_off_cpu != OFF_LOCK)
-			bpf_tail_call(ctx, &switch_programs, FINISH);
+			finish_switch(ctx, u);
 		return 0;
 	}
 	if (cfg_off_cpu == OFF_LOCK && !in_futex(&regs))
 		return 0;
 	start_unwinding(u, &regs);
-	bpf_tail_call(ctx, &switch_programs, UNWIND);
-	return 0;
+	unwind(u);
+	return finish_switch(ctx, u);
 }
 
-SEC("raw_tp/sched_waking")
-int finish_waking(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline int finish_waking(struct bpf_raw_tracepoint_args *ctx, struct unwinder *u)
 {
-	struct unwinder *u = my_unwinder(UNWINDER_WAKING);
 	struct task_struct *task = (void *)ctx->args[0];
 	__u32 tid = BPF_CORE_READ(task, pid);
 	struct waiting *b;
 	__u64 id;
 
-	if (!u)
-		return 0;
 	id = finish(ctx, u, true);
 	b = bpf_map_lookup_elem(&blocked, &tid);
 	if (b)
 		b->waker = id;
 	return 0;
-}
-
-SEC("raw_tp/sched_waking")
-int unwind_waking(struct bpf_raw_tracepoint_args *ctx)
-{
-	return unwind_frames(ctx, my_unwinder(UNWINDER_WAKING), &waking_programs);
 }
 
 SEC("raw_tp/sched_waking")
@@ -499,13 +396,11 @@ int on_waking(struct bpf_raw_tracepoint_args *ctx)
 	wanted(u, pid); /* others wake, too: of them the kernel's part is known */
 	describe(u, pid, tid);
 	u->e.h.flags |= FLAG_WAKER;
-	if (!u->target.mappings || !start_in_kernel(u, &regs)) {
-		bpf_tail_call(ctx, &waking_programs, FINISH);
-		return 0;
-	}
+	if (!u->target.mappings || !start_in_kernel(u, &regs))
+		return finish_waking(ctx, u);
 	start_unwinding(u, &regs);
-	bpf_tail_call(ctx, &waking_programs, UNWIND);
-	return 0;
+	unwind(u);
+	return finish_waking(ctx, u);
 }
 
 /*
@@ -528,21 +423,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct call_unwinder);
 } call_unwinders SEC(".maps");
-
-/* The unwinder that the current thread has taken. */
-static __always_inline struct call_unwinder *taken_unwinder(void)
-{
-	__u64 me = bpf_get_current_pid_tgid();
-
-	for (__u32 i = 0; i < CALL_UNWINDERS; i++) {
-		__u32 key = i;
-		struct call_unwinder *c = bpf_map_lookup_elem(&call_unwinders, &key);
-
-		if (c && VOLATILE(c->owner) == me)
-			return c;
-	}
-	return 0;
-}
 
 static __always_inline struct call_unwinder *take_unwinder(void)
 {
@@ -586,29 +466,6 @@ static __always_inline struct call_unwinder *begin_call(void)
 	describe(&c->u, pid, tid);
 	c->size = 0;
 	return c;
-}
-
-SEC("uprobe")
-int unwind_call(struct pt_regs *ctx)
-{
-	struct call_unwinder *c = taken_unwinder();
-
-	return c ? unwind_frames(ctx, &c->u, &call_programs) : 0;
-}
-
-SEC("uprobe")
-int on_call(struct pt_regs *ctx)
-{
-	struct call_unwinder *c = begin_call();
-	struct pt_regs regs;
-
-	if (!c)
-		return 0;
-	__builtin_memcpy(&regs, ctx, sizeof(regs));
-	start_unwinding(&c->u, &regs);
-	bpf_tail_call(ctx, &call_programs, UNWIND);
-	c->owner = 0;
-	return 0;
 }
 
 /* Functions that allocate, by their cookies; values of loader.AllocKind. */
@@ -665,15 +522,10 @@ struct {
 const struct allocation_key *unused_allocation_key __attribute__((unused));
 const struct allocation *unused_allocation __attribute__((unused));
 
-SEC("uprobe")
-int finish_call(struct pt_regs *ctx)
+static __always_inline int finish_call(struct pt_regs *ctx, struct call_unwinder *c)
 {
-	struct call_unwinder *c = taken_unwinder();
 	__u64 me = bpf_get_current_pid_tgid();
 	struct allocating *a;
-
-	if (!c)
-		return 0;
 	struct total_key key = { .pid = c->u.e.h.pid, .tid = c->u.e.h.tid };
 	__u64 size = c->size, kind = c->kind;
 
@@ -690,6 +542,20 @@ int finish_call(struct pt_regs *ctx)
 	if (a)
 		a->stack = key.stack;
 	return 0;
+}
+
+SEC("uprobe")
+int on_call(struct pt_regs *ctx)
+{
+	struct call_unwinder *c = begin_call();
+	struct pt_regs regs;
+
+	if (!c)
+		return 0;
+	__builtin_memcpy(&regs, ctx, sizeof(regs));
+	start_unwinding(&c->u, &regs);
+	unwind(&c->u);
+	return finish_call(ctx, c);
 }
 
 /* Arguments of a call, as integers. */
@@ -760,9 +626,8 @@ int on_alloc(struct pt_regs *ctx)
 	c->kind = kind;
 	__builtin_memcpy(&regs, ctx, sizeof(regs));
 	start_unwinding(&c->u, &regs);
-	bpf_tail_call(ctx, &call_programs, UNWIND);
-	c->owner = 0;
-	return 0;
+	unwind(&c->u);
+	return finish_call(ctx, c);
 }
 
 static __always_inline void freed(__u32 pid, __u64 address)

@@ -176,24 +176,16 @@ const (
 	ProfileMapAllocating          = "allocating"
 	ProfileMapAllocations         = "allocations"
 	ProfileMapBlocked             = "blocked"
-	ProfileMapCallPrograms        = "call_programs"
 	ProfileMapCallUnwinders       = "call_unwinders"
 	ProfileMapEvents              = "events"
 	ProfileMapMappings            = "mappings"
 	ProfileMapSeen                = "seen"
-	ProfileMapSwitchPrograms      = "switch_programs"
 	ProfileMapTargets             = "targets"
-	ProfileMapTickPrograms        = "tick_programs"
 	ProfileMapTotals              = "totals"
 	ProfileMapUnwindPages         = "unwind_pages"
 	ProfileMapUnwindRules         = "unwind_rules"
 	ProfileMapUnwindSegments      = "unwind_segments"
 	ProfileMapUnwinders           = "unwinders"
-	ProfileMapWakingPrograms      = "waking_programs"
-	ProfileProgFinishCall         = "finish_call"
-	ProfileProgFinishSwitch       = "finish_switch"
-	ProfileProgFinishTick         = "finish_tick"
-	ProfileProgFinishWaking       = "finish_waking"
 	ProfileProgOnAlloc            = "on_alloc"
 	ProfileProgOnAllocReturn      = "on_alloc_return"
 	ProfileProgOnCall             = "on_call"
@@ -204,10 +196,6 @@ const (
 	ProfileProgOnSwitch           = "on_switch"
 	ProfileProgOnTick             = "on_tick"
 	ProfileProgOnWaking           = "on_waking"
-	ProfileProgUnwindCall         = "unwind_call"
-	ProfileProgUnwindSwitch       = "unwind_switch"
-	ProfileProgUnwindTick         = "unwind_tick"
-	ProfileProgUnwindWaking       = "unwind_waking"
 	ProfileVarCfgAll              = "cfg_all"
 	ProfileVarCfgCount            = "cfg_count"
 	ProfileVarCfgFollow           = "cfg_follow"
@@ -272,10 +260,6 @@ type ProfileSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProfileProgramSpecs struct {
-	FinishCall    *ebpf.ProgramSpec `ebpf:"finish_call"`
-	FinishSwitch  *ebpf.ProgramSpec `ebpf:"finish_switch"`
-	FinishTick    *ebpf.ProgramSpec `ebpf:"finish_tick"`
-	FinishWaking  *ebpf.ProgramSpec `ebpf:"finish_waking"`
 	OnAlloc       *ebpf.ProgramSpec `ebpf:"on_alloc"`
 	OnAllocReturn *ebpf.ProgramSpec `ebpf:"on_alloc_return"`
 	OnCall        *ebpf.ProgramSpec `ebpf:"on_call"`
@@ -286,10 +270,6 @@ type ProfileProgramSpecs struct {
 	OnSwitch      *ebpf.ProgramSpec `ebpf:"on_switch"`
 	OnTick        *ebpf.ProgramSpec `ebpf:"on_tick"`
 	OnWaking      *ebpf.ProgramSpec `ebpf:"on_waking"`
-	UnwindCall    *ebpf.ProgramSpec `ebpf:"unwind_call"`
-	UnwindSwitch  *ebpf.ProgramSpec `ebpf:"unwind_switch"`
-	UnwindTick    *ebpf.ProgramSpec `ebpf:"unwind_tick"`
-	UnwindWaking  *ebpf.ProgramSpec `ebpf:"unwind_waking"`
 }
 
 // ProfileMapSpecs contains maps before they are loaded into the kernel.
@@ -299,20 +279,16 @@ type ProfileMapSpecs struct {
 	Allocating     *ebpf.MapSpec `ebpf:"allocating"`
 	Allocations    *ebpf.MapSpec `ebpf:"allocations"`
 	Blocked        *ebpf.MapSpec `ebpf:"blocked"`
-	CallPrograms   *ebpf.MapSpec `ebpf:"call_programs"`
 	CallUnwinders  *ebpf.MapSpec `ebpf:"call_unwinders"`
 	Events         *ebpf.MapSpec `ebpf:"events"`
 	Mappings       *ebpf.MapSpec `ebpf:"mappings"`
 	Seen           *ebpf.MapSpec `ebpf:"seen"`
-	SwitchPrograms *ebpf.MapSpec `ebpf:"switch_programs"`
 	Targets        *ebpf.MapSpec `ebpf:"targets"`
-	TickPrograms   *ebpf.MapSpec `ebpf:"tick_programs"`
 	Totals         *ebpf.MapSpec `ebpf:"totals"`
 	UnwindPages    *ebpf.MapSpec `ebpf:"unwind_pages"`
 	UnwindRules    *ebpf.MapSpec `ebpf:"unwind_rules"`
 	UnwindSegments *ebpf.MapSpec `ebpf:"unwind_segments"`
 	Unwinders      *ebpf.MapSpec `ebpf:"unwinders"`
-	WakingPrograms *ebpf.MapSpec `ebpf:"waking_programs"`
 }
 
 // ProfileVariableSpecs contains global variables before they are loaded into the kernel.
@@ -364,20 +340,16 @@ type ProfileMaps struct {
 	Allocating     *ebpf.Map `ebpf:"allocating"`
 	Allocations    *ebpf.Map `ebpf:"allocations"`
 	Blocked        *ebpf.Map `ebpf:"blocked"`
-	CallPrograms   *ebpf.Map `ebpf:"call_programs"`
 	CallUnwinders  *ebpf.Map `ebpf:"call_unwinders"`
 	Events         *ebpf.Map `ebpf:"events"`
 	Mappings       *ebpf.Map `ebpf:"mappings"`
 	Seen           *ebpf.Map `ebpf:"seen"`
-	SwitchPrograms *ebpf.Map `ebpf:"switch_programs"`
 	Targets        *ebpf.Map `ebpf:"targets"`
-	TickPrograms   *ebpf.Map `ebpf:"tick_programs"`
 	Totals         *ebpf.Map `ebpf:"totals"`
 	UnwindPages    *ebpf.Map `ebpf:"unwind_pages"`
 	UnwindRules    *ebpf.Map `ebpf:"unwind_rules"`
 	UnwindSegments *ebpf.Map `ebpf:"unwind_segments"`
 	Unwinders      *ebpf.Map `ebpf:"unwinders"`
-	WakingPrograms *ebpf.Map `ebpf:"waking_programs"`
 }
 
 func (m *ProfileMaps) Close() error {
@@ -385,20 +357,16 @@ func (m *ProfileMaps) Close() error {
 		m.Allocating,
 		m.Allocations,
 		m.Blocked,
-		m.CallPrograms,
 		m.CallUnwinders,
 		m.Events,
 		m.Mappings,
 		m.Seen,
-		m.SwitchPrograms,
 		m.Targets,
-		m.TickPrograms,
 		m.Totals,
 		m.UnwindPages,
 		m.UnwindRules,
 		m.UnwindSegments,
 		m.Unwinders,
-		m.WakingPrograms,
 	)
 }
 
@@ -432,10 +400,6 @@ type ProfileVariables struct {
 //
 // It can be passed to LoadProfileObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProfilePrograms struct {
-	FinishCall    *ebpf.Program `ebpf:"finish_call"`
-	FinishSwitch  *ebpf.Program `ebpf:"finish_switch"`
-	FinishTick    *ebpf.Program `ebpf:"finish_tick"`
-	FinishWaking  *ebpf.Program `ebpf:"finish_waking"`
 	OnAlloc       *ebpf.Program `ebpf:"on_alloc"`
 	OnAllocReturn *ebpf.Program `ebpf:"on_alloc_return"`
 	OnCall        *ebpf.Program `ebpf:"on_call"`
@@ -446,18 +410,10 @@ type ProfilePrograms struct {
 	OnSwitch      *ebpf.Program `ebpf:"on_switch"`
 	OnTick        *ebpf.Program `ebpf:"on_tick"`
 	OnWaking      *ebpf.Program `ebpf:"on_waking"`
-	UnwindCall    *ebpf.Program `ebpf:"unwind_call"`
-	UnwindSwitch  *ebpf.Program `ebpf:"unwind_switch"`
-	UnwindTick    *ebpf.Program `ebpf:"unwind_tick"`
-	UnwindWaking  *ebpf.Program `ebpf:"unwind_waking"`
 }
 
 func (p *ProfilePrograms) Close() error {
 	return _ProfileClose(
-		p.FinishCall,
-		p.FinishSwitch,
-		p.FinishTick,
-		p.FinishWaking,
 		p.OnAlloc,
 		p.OnAllocReturn,
 		p.OnCall,
@@ -468,10 +424,6 @@ func (p *ProfilePrograms) Close() error {
 		p.OnSwitch,
 		p.OnTick,
 		p.OnWaking,
-		p.UnwindCall,
-		p.UnwindSwitch,
-		p.UnwindTick,
-		p.UnwindWaking,
 	)
 }
 

@@ -45,7 +45,6 @@ enum {
 	MAX_SEGMENTS = 512,
 	MAX_MAPPINGS = 1 << 16,
 	PAGE_SHIFT = 16,
-	FRAMES_PER_PROGRAM = 32,
 };
 
 /* As symbolizer.UnwindRule. */
@@ -489,13 +488,18 @@ static __always_inline __u64 mix(__u64 hash, __u64 word)
 	return hash ^ hash >> 29;
 }
 
-/* Records the present frame and goes to its caller. */
-static __always_inline enum step next_frame(struct unwinder *u)
+/*
+ * Records the present frame and goes to its caller. A function that is not
+ * static the verifier looks at once, whoever calls it.
+ */
+__noinline int next_frame(struct unwinder *u)
 {
 	__u32 zero = 0, depth;
 	struct unwind_rules *rules;
 	struct unwind_rule *r;
 
+	if (!u)
+		return STEP_DONE;
 	if (!VOLATILE(u->pc))
 		return STEP_DONE; /* where threads begin */
 	VOLATILE(u->addr) = VOLATILE(u->pc) - !VOLATILE(u->exact);
@@ -532,6 +536,14 @@ static __always_inline enum step next_frame(struct unwinder *u)
 			return leave_go_stack(u);
 	}
 	return by_rule(u, r);
+}
+
+/* Goes from frame to frame until the outermost one. */
+static __always_inline void unwind(struct unwinder *u)
+{
+	for (__u64 i = 0; i <= MAX_SAMPLE_USER; i++)
+		if (next_frame(u) == STEP_DONE)
+			return;
 }
 
 /* Begins with the registers of user code. */

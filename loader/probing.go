@@ -34,38 +34,26 @@ type AllocSite struct {
 	Kind   AllocKind
 }
 
-// callPrograms are the programs of uprobes.
-var callPrograms = []string{"on_call", "on_alloc", "on_alloc_return", "on_free", "unwind_call", "finish_call"}
-
 // pruneCalls takes out what a session without uprobes does not need.
 func (p *Profile) pruneCalls(spec *ebpf.CollectionSpec) {
-	keep := map[string]bool{}
-	switch p.cfg.Event {
-	case SampleCalls:
-		keep = map[string]bool{"on_call": true, "unwind_call": true, "finish_call": true}
-	case SampleAllocs:
-		keep = map[string]bool{"on_alloc": true, "on_alloc_return": true, "on_free": true, "unwind_call": true, "finish_call": true}
-	}
 	p.multi = features.HaveBPFLinkUprobeMulti() == nil
 	if v, _, err := RunningKernel(); err == nil && p.multi && !v.AtLeast(6, 10) {
 		p.anyThread = true
 	}
-	for _, name := range callPrograms {
+	calls, allocs := p.cfg.Event == SampleCalls, p.cfg.Event == SampleAllocs
+	for name, needed := range map[string]bool{"on_call": calls, "on_alloc": allocs, "on_alloc_return": allocs, "on_free": allocs} {
 		switch {
-		case !keep[name]:
+		case !needed:
 			delete(spec.Programs, name)
 		case p.multi:
-			// Programs that call each other must be of one kind.
 			spec.Programs[name].AttachType = ebpf.AttachTraceUprobeMulti
 		}
 	}
-	if !keep["on_alloc"] {
-		for _, name := range []string{"allocating", "allocations"} {
-			spec.Maps[name].MaxEntries = 1
-		}
+	if !allocs {
+		spec.Maps["allocating"].MaxEntries = 1
+		spec.Maps["allocations"].MaxEntries = 1
 	}
-	if len(keep) == 0 {
-		delete(spec.Maps, "call_programs")
+	if !calls && !allocs {
 		spec.Maps["call_unwinders"].MaxEntries = 1
 	}
 }

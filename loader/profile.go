@@ -173,14 +173,10 @@ func (p *Profile) offCPU() uint32 {
 
 // prune takes out of the collection what this session does not need.
 func (p *Profile) prune(spec *ebpf.CollectionSpec) {
-	for name, needed := range map[string]bool{"tick": p.ticks(), "switch": p.offCPU() > 0, "waking": p.cfg.Wakers} {
-		if needed {
-			continue
+	for name, needed := range map[string]bool{"on_tick": p.ticks(), "on_switch": p.offCPU() > 0, "on_waking": p.cfg.Wakers} {
+		if !needed {
+			delete(spec.Programs, name)
 		}
-		for _, part := range []string{"on_", "unwind_", "finish_"} {
-			delete(spec.Programs, part+name)
-		}
-		delete(spec.Maps, name+"_programs")
 	}
 	p.pruneCalls(spec)
 }
