@@ -52,6 +52,7 @@ enum {
 	MAX_STACK = 127,
 	MAX_SAMPLE_USER = 1024,
 	MAX_SAMPLE_KERNEL = 127,
+	MAX_SAMPLE_PYTHON = 512,
 	MAX_USDT_ARGS = 12,
 	MAX_USDT_TEXTS = 3,
 	USDT_TEXT_LEN = 200,
@@ -157,9 +158,11 @@ struct sample_event {
 	__u64 goid;
 	__u32 cpu;
 	__u16 user; /* addresses of the user stack, which come first */
-	__u16 kernel; /* addresses of the kernel stack, behind them */
+	__u16 kernel; /* addresses of the kernel stack, at the end */
 	__u8 cut; /* enum stack_cut */
-	__u8 pad[7];
+	__u8 pad;
+	__u16 python; /* words of the Python stack (python.h), behind the user stack */
+	__u8 pad2[4];
 	__u8 comm[COMM_LEN];
-	__u64 stack[MAX_SAMPLE_USER + MAX_SAMPLE_KERNEL];
+	__u64 stack[MAX_SAMPLE_USER + MAX_SAMPLE_PYTHON + MAX_SAMPLE_KERNEL];
 };

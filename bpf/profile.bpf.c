@@ -14,12 +14,13 @@
  * A sample is sent whole, or, where there may be very many (cfg_count), its stack
  * is sent once and the samples are counted in map totals.
  */
-#include "unwind.h"
+#include "python.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* Forces the record types into BTF for bpf2go. */
 const struct sample_event *unused_sample_event __attribute__((unused));
+const struct python *unused_python __attribute__((unused));
 const struct mapping *unused_mapping __attribute__((unused));
 const struct unwind_page *unused_unwind_page __attribute__((unused));
 const struct unwind_rule *unused_unwind_rule __attribute__((unused));
@@ -152,7 +153,7 @@ static __always_inline void describe(struct unwinder *u, __u32 pid, __u32 tid)
 	u->e.id = 0;
 	u->e.goid = 0;
 	u->e.cpu = bpf_get_smp_processor_id();
-	u->e.user = u->e.kernel = 0;
+	u->e.user = u->e.kernel = u->e.python = 0;
 	u->e.cut = CUT_NONE;
 	u->depth = 0;
 	bpf_get_current_comm(u->e.comm, sizeof(u->e.comm));
@@ -192,7 +193,10 @@ static __always_inline __u64 finish(void *ctx, struct unwinder *u, bool kernel)
 	long k = 0;
 
 	u->e.user = n;
-	if (!u->target.mappings && n)
+	if (u->target.python)
+		walk_python(u);
+	n = (VOLATILE(u->depth) + VOLATILE(u->e.python)) & (2 * MAX_SAMPLE_USER - 1);
+	if (!u->target.mappings && VOLATILE(u->depth))
 		u->e.cut = CUT_NOT_LOADED;
 	if (cfg_kernel && kernel) {
 		k = bpf_get_stack(ctx, &u->e.stack[n], MAX_SAMPLE_KERNEL * 8, 0);
@@ -204,7 +208,7 @@ static __always_inline __u64 finish(void *ctx, struct unwinder *u, bool kernel)
 		for (__u64 i = 0; i < MAX_SAMPLE_KERNEL; i++) {
 			if (i >= VOLATILE(u->e.kernel))
 				break;
-			VOLATILE(u->hash) = mix(VOLATILE(u->hash), VOLATILE(u->e.stack[(VOLATILE(u->depth) + i) & (2 * MAX_SAMPLE_USER - 1)]));
+			VOLATILE(u->hash) = mix(VOLATILE(u->hash), VOLATILE(u->e.stack[(n + i) & (2 * MAX_SAMPLE_USER - 1)]));
 		}
 		id = VOLATILE(u->hash) | 1;
 		u->e.id = id;
@@ -712,6 +716,7 @@ int on_fork(__u64 *ctx)
 	struct task_struct *parent = (void *)ctx[0], *child = (void *)ctx[1];
 	__u32 pid, tid, child_pid, child_tid;
 	struct target *t, copy;
+	struct python *py;
 
 	task_ids(parent, &pid, &tid);
 	t = bpf_map_lookup_elem(&targets, &pid);
@@ -722,6 +727,9 @@ int on_fork(__u64 *ctx)
 		return 0;
 	copy = *t; /* it has the same memory */
 	bpf_map_update_elem(&targets, &child_pid, &copy, BPF_ANY);
+	py = bpf_map_lookup_elem(&pythons, &pid);
+	if (py)
+		bpf_map_update_elem(&pythons, &child_pid, py, BPF_ANY);
 	send_task(child, EVENT_FORK, pid, tid, child_pid, child_tid);
 	return 0;
 }
@@ -752,6 +760,7 @@ int on_exit(__u64 *ctx)
 	if (BPF_CORE_READ(task, signal, live.counter) || !bpf_map_lookup_elem(&targets, &pid))
 		return 0;
 	bpf_map_delete_elem(&targets, &pid);
+	bpf_map_delete_elem(&pythons, &pid);
 	send_task(task, EVENT_PROCESS_EXIT, pid, tid, 0, 0);
 	return 0;
 }

@@ -61,6 +61,25 @@ type ProfileMappings struct {
 	Mapping [65536]ProfileMapping
 }
 
+type ProfilePython struct {
+	_             structs.HostLayout
+	Runtime       uint64
+	Minor         uint32
+	Interpreters  uint32
+	NextInterp    uint32
+	Threads       uint32
+	NextThread    uint32
+	NativeId      uint32
+	ThreadFrame   uint32
+	HasCframe     uint32
+	CframeFrame   uint32
+	FrameCode     uint32
+	FramePrevious uint32
+	FrameInstr    uint32
+	FrameOwner    uint32
+	Pad           uint32
+}
+
 type ProfileSampleEvent struct {
 	_ structs.HostLayout
 	H struct {
@@ -81,9 +100,11 @@ type ProfileSampleEvent struct {
 	User   uint16
 	Kernel uint16
 	Cut    uint8
-	Pad    [7]uint8
+	Pad    uint8
+	Python uint16
+	Pad2   [4]uint8
 	Comm   [16]uint8
-	Stack  [1151]uint64
+	Stack  [1663]uint64
 }
 
 type ProfileTarget struct {
@@ -95,7 +116,7 @@ type ProfileTarget struct {
 	GoCurg   uint32
 	GoBp     uint32
 	GoTls    int32
-	Pad      uint32
+	Python   uint32
 }
 
 type ProfileTotal struct {
@@ -156,8 +177,19 @@ type ProfileUnwinder struct {
 	Hi     uint32
 	Rule   uint32
 	Depth  uint32
-	E      ProfileSampleEvent
-	Slack  [1024]uint64
+	Walk   struct {
+		_      structs.HostLayout
+		Py     ProfilePython
+		Interp uint64
+		Thread uint64
+		Frame  uint64
+		Word   uint64
+		Raw    [10]uint64
+		Tid    uint32
+		Words  uint32
+	}
+	E     ProfileSampleEvent
+	Slack [1024]uint64
 }
 
 type ProfileWaiting struct {
@@ -179,6 +211,8 @@ const (
 	ProfileMapCallUnwinders       = "call_unwinders"
 	ProfileMapEvents              = "events"
 	ProfileMapMappings            = "mappings"
+	ProfileMapPythonThreads       = "python_threads"
+	ProfileMapPythons             = "pythons"
 	ProfileMapSeen                = "seen"
 	ProfileMapTargets             = "targets"
 	ProfileMapTotals              = "totals"
@@ -209,6 +243,7 @@ const (
 	ProfileVarUnusedAllocation    = "unused_allocation"
 	ProfileVarUnusedAllocationKey = "unused_allocation_key"
 	ProfileVarUnusedMapping       = "unused_mapping"
+	ProfileVarUnusedPython        = "unused_python"
 	ProfileVarUnusedSampleEvent   = "unused_sample_event"
 	ProfileVarUnusedTotal         = "unused_total"
 	ProfileVarUnusedTotalKey      = "unused_total_key"
@@ -282,6 +317,8 @@ type ProfileMapSpecs struct {
 	CallUnwinders  *ebpf.MapSpec `ebpf:"call_unwinders"`
 	Events         *ebpf.MapSpec `ebpf:"events"`
 	Mappings       *ebpf.MapSpec `ebpf:"mappings"`
+	PythonThreads  *ebpf.MapSpec `ebpf:"python_threads"`
+	Pythons        *ebpf.MapSpec `ebpf:"pythons"`
 	Seen           *ebpf.MapSpec `ebpf:"seen"`
 	Targets        *ebpf.MapSpec `ebpf:"targets"`
 	Totals         *ebpf.MapSpec `ebpf:"totals"`
@@ -308,6 +345,7 @@ type ProfileVariableSpecs struct {
 	UnusedAllocation    *ebpf.VariableSpec `ebpf:"unused_allocation"`
 	UnusedAllocationKey *ebpf.VariableSpec `ebpf:"unused_allocation_key"`
 	UnusedMapping       *ebpf.VariableSpec `ebpf:"unused_mapping"`
+	UnusedPython        *ebpf.VariableSpec `ebpf:"unused_python"`
 	UnusedSampleEvent   *ebpf.VariableSpec `ebpf:"unused_sample_event"`
 	UnusedTotal         *ebpf.VariableSpec `ebpf:"unused_total"`
 	UnusedTotalKey      *ebpf.VariableSpec `ebpf:"unused_total_key"`
@@ -343,6 +381,8 @@ type ProfileMaps struct {
 	CallUnwinders  *ebpf.Map `ebpf:"call_unwinders"`
 	Events         *ebpf.Map `ebpf:"events"`
 	Mappings       *ebpf.Map `ebpf:"mappings"`
+	PythonThreads  *ebpf.Map `ebpf:"python_threads"`
+	Pythons        *ebpf.Map `ebpf:"pythons"`
 	Seen           *ebpf.Map `ebpf:"seen"`
 	Targets        *ebpf.Map `ebpf:"targets"`
 	Totals         *ebpf.Map `ebpf:"totals"`
@@ -360,6 +400,8 @@ func (m *ProfileMaps) Close() error {
 		m.CallUnwinders,
 		m.Events,
 		m.Mappings,
+		m.PythonThreads,
+		m.Pythons,
 		m.Seen,
 		m.Targets,
 		m.Totals,
@@ -387,6 +429,7 @@ type ProfileVariables struct {
 	UnusedAllocation    *ebpf.Variable `ebpf:"unused_allocation"`
 	UnusedAllocationKey *ebpf.Variable `ebpf:"unused_allocation_key"`
 	UnusedMapping       *ebpf.Variable `ebpf:"unused_mapping"`
+	UnusedPython        *ebpf.Variable `ebpf:"unused_python"`
 	UnusedSampleEvent   *ebpf.Variable `ebpf:"unused_sample_event"`
 	UnusedTotal         *ebpf.Variable `ebpf:"unused_total"`
 	UnusedTotalKey      *ebpf.Variable `ebpf:"unused_total_key"`

@@ -82,7 +82,7 @@ struct target {
 	__u32 go_curg; /* offset of curg in runtime.m */
 	__u32 go_bp; /* offset of sched.bp in runtime.g */
 	__s32 go_tls; /* offset of g from the thread pointer */
-	__u32 pad;
+	__u32 python; /* it is in map pythons */
 };
 
 struct unwind_rules {
@@ -163,6 +163,39 @@ static const __u8 tracked[SAVED_REGS] = { 29, 30, 19, 20, 21, 22 };
 #define TRACKED_MASK (1U << 29 | 1U << 30 | 1U << 31 | 1 << 19 | 1 << 20 | 1 << 21 | 1 << 22)
 #endif
 
+enum { PYTHON_FRAME_SIZE = 80 }; /* of _PyInterpreterFrame without its variables */
+
+/* symbolizer.PythonLayout: offsets in bytes. */
+struct python {
+	__u64 runtime; /* address of _PyRuntime */
+	__u32 minor; /* 11 for CPython 3.11 */
+	__u32 interpreters;
+	__u32 next_interp;
+	__u32 threads;
+	__u32 next_thread;
+	__u32 native_id;
+	__u32 thread_frame;
+	__u32 has_cframe;
+	__u32 cframe_frame;
+	__u32 frame_code; /* these four are below PYTHON_FRAME_SIZE */
+	__u32 frame_previous;
+	__u32 frame_instr;
+	__u32 frame_owner;
+	__u32 pad;
+};
+
+/* A walk along Python's frames: python.h. */
+struct python_walk {
+	struct python py;
+	__u64 interp;
+	__u64 thread;
+	__u64 frame;
+	__u64 word;
+	__u64 raw[PYTHON_FRAME_SIZE / 8];
+	__u32 tid; /* as the process sees it */
+	__u32 words;
+};
+
 /*
  * A walk from frame to frame, and the sample that it fills. What two paths
  * through a program have left in registers would make the verifier follow both
@@ -182,6 +215,7 @@ struct unwinder {
 	__u32 lo, hi; /* of a search */
 	__u32 rule;
 	__u32 depth;
+	struct python_walk walk;
 	struct sample_event e;
 	__u64 slack[MAX_SAMPLE_USER]; /* so that an index need only be masked */
 };

@@ -198,9 +198,10 @@ func (p *Profile) AddTable(rows []UnwindRow, rules []UnwindRule) (Table, error) 
 }
 
 // SetProcess makes pid a target, or says what it has mapped by now. Mappings are
-// all of its executable ones; the slice is sorted in place.
-func (p *Profile) SetProcess(pid uint32, mappings []ProcessMapping, g GoLayout) error {
-	return p.unwind.setProcess(pid, mappings, g)
+// all of its executable ones; the slice is sorted in place. py is nil for a
+// process that runs no Python.
+func (p *Profile) SetProcess(pid uint32, mappings []ProcessMapping, g GoLayout, py *PythonLayout) error {
+	return p.unwind.setProcess(pid, mappings, g, py)
 }
 
 // RemoveProcess forgets a process that has ended.

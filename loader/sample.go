@@ -16,17 +16,17 @@ func decodeSample(raw []byte, e *trace.Event, names *commNames) bool {
 	}
 	// Only the fields before Stack are certain to be there.
 	s := (*bpf.ProfileSampleEvent)(unsafe.Pointer(&raw[0]))
-	user, kernel := int(s.User), int(s.Kernel)
-	if trace.Kind(s.H.Kind) != trace.KindSample || len(raw) < int(head)+8*(user+kernel) {
+	user, python, kernel := int(s.User), int(s.Python), int(s.Kernel)
+	if trace.Kind(s.H.Kind) != trace.KindSample || len(raw) < int(head)+8*(user+python+kernel) {
 		return false
 	}
 	*e = trace.Event{
 		Kind: trace.KindSample, Time: s.H.Time, PID: s.H.Pid, TID: s.H.Tid, Flags: trace.Flags(s.H.Flags),
 		GoID: s.Goid, Count: s.Count, Weight: s.Weight, StackID: s.Id, CPU: int32(s.Cpu), Cut: trace.Cut(s.Cut), Comm: names.name(&s.Comm),
 	}
-	if n := user + kernel; n > 0 {
+	if n := user + python + kernel; n > 0 {
 		stack := unsafe.Slice((*uint64)(unsafe.Pointer(&raw[head])), n)
-		e.Stack, e.Kernel = stack[:user:user], stack[user:]
+		e.Stack, e.Python, e.Kernel = stack[:user:user], stack[user:user+python:user+python], stack[user+python:]
 	}
 	return true
 }

@@ -69,6 +69,32 @@ type GoLayout struct {
 	TLS     int32  // the g pointer, from the thread pointer
 }
 
+// PythonLayout is where CPython keeps its frames: offsets in bytes, with the
+// meaning of symbolizer.PythonLayout. Those in a frame are less than 80.
+type PythonLayout struct {
+	Runtime uint64 // address of _PyRuntime
+	Minor   uint32 // 11 for CPython 3.11
+
+	Interpreters, NextInterp, Threads, NextThread, NativeID uint32
+	ThreadFrame                                             uint32
+	CFrame                                                  bool
+	CFrameFrame                                             uint32
+	FrameCode, FramePrevious, FrameInstr, FrameOwner        uint32
+}
+
+func (l *PythonLayout) value() bpf.ProfilePython {
+	v := bpf.ProfilePython{
+		Runtime: l.Runtime, Minor: l.Minor,
+		Interpreters: l.Interpreters, NextInterp: l.NextInterp, Threads: l.Threads, NextThread: l.NextThread, NativeId: l.NativeID,
+		ThreadFrame: l.ThreadFrame, CframeFrame: l.CFrameFrame,
+		FrameCode: l.FrameCode, FramePrevious: l.FramePrevious, FrameInstr: l.FrameInstr, FrameOwner: l.FrameOwner,
+	}
+	if l.CFrame {
+		v.HasCframe = 1
+	}
+	return v
+}
+
 // UnwindStats says what the unwind tables take.
 type UnwindStats struct {
 	Tables   int    // tables loaded
@@ -84,6 +110,7 @@ type UnwindStats struct {
 type unwindMaps struct {
 	mu       sync.Mutex
 	targets  *ebpf.Map
+	pythons  *ebpf.Map
 	segments *ebpf.Map
 	inner    *ebpf.MapSpec
 	maxBytes uint64
@@ -110,7 +137,7 @@ type mappingRange struct{ first, n int }
 // newUnwindMaps maps what userspace fills. inner is how segments are made.
 func newUnwindMaps(maps map[string]*ebpf.Map, inner *ebpf.MapSpec, maxBytes uint64) (*unwindMaps, error) {
 	u := &unwindMaps{
-		targets: maps["targets"], segments: maps["unwind_segments"], inner: inner, maxBytes: maxBytes,
+		targets: maps["targets"], pythons: maps["pythons"], segments: maps["unwind_segments"], inner: inner, maxBytes: maxBytes,
 		ruleIDs: make(map[UnwindRule]uint16), ranges: make(map[uint32]mappingRange),
 		free: rangeList{free: []mappingRange{{0, unwindMaxMappings}}},
 	}
@@ -261,7 +288,7 @@ func (u *unwindMaps) newSegment() error {
 }
 
 // setProcess publishes the mappings of a process, which it sorts.
-func (u *unwindMaps) setProcess(pid uint32, mappings []ProcessMapping, g GoLayout) error {
+func (u *unwindMaps) setProcess(pid uint32, mappings []ProcessMapping, g GoLayout, py *PythonLayout) error {
 	slices.SortFunc(mappings, func(a, b ProcessMapping) int {
 		if a.Start < b.Start {
 			return -1
@@ -283,6 +310,13 @@ func (u *unwindMaps) setProcess(pid uint32, mappings []ProcessMapping, g GoLayou
 		First: uint32(r.first), Mappings: uint32(len(mappings)),
 		GoId: g.GoID, GoM: g.M, GoCurg: g.CurG, GoBp: g.SchedBP, GoTls: g.TLS,
 	}
+	if py != nil {
+		if err := u.pythons.Put(pid, py.value()); err != nil {
+			u.free.give(r, time.Now())
+			return fmt.Errorf("profile Python process %d: %w", pid, err)
+		}
+		t.Python = 1
+	}
 	if err := u.targets.Put(pid, t); err != nil {
 		u.free.give(r, time.Now())
 		return fmt.Errorf("profile process %d: %w", pid, err)
@@ -298,6 +332,7 @@ func (u *unwindMaps) remove(pid uint32) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	_ = u.targets.Delete(pid) // the programs delete those that end
+	_ = u.pythons.Delete(pid)
 	u.forget(pid)
 	delete(u.ranges, pid)
 }

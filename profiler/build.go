@@ -224,6 +224,8 @@ func (p *Profiler) frames(at location) []symbolizer.Frame {
 			return nil
 		}
 		return []symbolizer.Frame{{Function: at.jit.Name, File: at.jit.File, Line: at.jit.Line}}
+	case at.module.name == pythonModule:
+		return []symbolizer.Frame{{Function: at.jit.Name, File: at.jit.File, Line: at.jit.Line}}
 	case at.module.bin == nil:
 		return nil
 	}

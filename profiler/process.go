@@ -22,6 +22,9 @@ type process struct {
 
 	jit     *symbolizer.JITSymbols // names of generated code, nil if there are none yet
 	jitNext time.Time              // when to look for them again
+
+	python   *python // nil if it runs no Python
+	noPython bool    // it runs one that is not known
 }
 
 // generated looks up code that a process has made itself.
@@ -147,7 +150,8 @@ func (p *Profiler) publish(proc *process) error {
 			layout = goLayout(r.module.bin)
 		}
 	}
-	if err := p.session.SetProcess(proc.pid, mappings, layout); err != nil {
+	p.openPython(proc)
+	if err := p.session.SetProcess(proc.pid, mappings, layout, proc.python.layout()); err != nil {
 		return err
 	}
 	return p.probe(proc)
@@ -166,16 +170,18 @@ func (p *Profiler) taskEvent(e *trace.Event) {
 			child := *parent
 			child.pid = e.ChildPID
 			child.known = make(map[uint64]uint32)
-			child.jit, child.probed = nil, nil
+			child.jit, child.python, child.probed = nil, nil, nil
 			p.processes[child.pid] = &child
 			p.work.put(func() { p.remap(child.pid) })
 		}
 	case trace.KindExec:
-		if p.processes[pid] != nil {
+		if old := p.processes[pid]; old != nil {
+			old.close()
 			p.processes[pid] = &process{pid: pid, comm: e.Comm}
 			p.work.put(func() { p.remap(pid) })
 		}
 	case trace.KindProcessExit:
+		p.processes[pid].close()
 		delete(p.processes, pid)
 		p.session.RemoveProcess(pid)
 		p.work.put(func() {}) // perhaps it was the last one

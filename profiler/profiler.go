@@ -222,6 +222,9 @@ func (p *Profiler) Close() error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	for _, proc := range p.processes {
+		errs = append(errs, proc.close())
+	}
 	for _, jit := range p.jits {
 		errs = append(errs, jit.Close())
 	}

@@ -161,9 +161,11 @@ func (p *Profiler) find(e *trace.Event) *found {
 		}
 		f.locations = append(f.locations, p.samples.location(location{module: p.named(kernelModule), addr: addr}))
 	}
-	for _, addr := range e.Stack {
-		f.locations = append(f.locations, p.resolve(proc, addr))
+	user := make([]uint32, len(e.Stack))
+	for i, addr := range e.Stack {
+		user[i] = p.resolve(proc, addr)
 	}
+	f.locations = append(f.locations, p.interleave(proc, user, e)...)
 	return f
 }
 

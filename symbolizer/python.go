@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -60,7 +61,7 @@ func FindPython(pid int) (*Python, error) {
 		if err != nil {
 			continue
 		}
-		p, err := findPython(pid, m, b)
+		p, err := OpenPython(pid, &m.Mappings[0], b)
 		b.Close()
 		if p != nil || err != nil {
 			return p, err
@@ -69,22 +70,24 @@ func FindPython(pid int) (*Python, error) {
 	return nil, fmt.Errorf("pid %d: %w", pid, ErrNoPython)
 }
 
-func findPython(pid int, m *Module, b *Binary) (*Python, error) {
+// OpenPython opens the interpreter that a file mapped into a process has, as
+// FindPython does; m is any of the file's executable mappings. It returns nil
+// without error if the file has none.
+func OpenPython(pid int, m *Mapping, b *Binary) (*Python, error) {
 	runtime, ok := b.pythonRuntime()
 	if !ok {
 		return nil, nil
 	}
-	mapped := m.Mappings[0]
-	addr, ok := b.OffsetToAddr(mapped.Offset)
+	addr, ok := b.OffsetToAddr(m.Offset)
 	if !ok {
 		return nil, nil
 	}
-	bias := mapped.Start - addr
+	bias := m.Start - addr
 	f, err := OpenMemory(pid)
 	if err != nil {
 		return nil, err
 	}
-	layout, err := b.pythonLayout(f, runtime+bias, m.Name())
+	layout, err := b.pythonLayout(f, runtime+bias, filepath.Base(m.Path))
 	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("pid %d: %s: %w", pid, m.Path, err)
@@ -259,6 +262,19 @@ type pythonCode struct {
 	file    string
 	line    int // of the definition
 	table   []byte
+	lines   map[int64]int // of code units that were asked for
+}
+
+func (c *pythonCode) cachedLine(unit int64) int {
+	line, ok := c.lines[unit]
+	if !ok {
+		const maxLines = 4096
+		if line = c.lineAt(unit); c.lines == nil || len(c.lines) >= maxLines {
+			c.lines = make(map[int64]int)
+		}
+		c.lines[unit] = line
+	}
+	return line
 }
 
 // pythonCodeKey is by what a code object at an address is known to be still the
@@ -276,6 +292,16 @@ const (
 	maxPythonLineTables = 64 << 20 // of all code objects
 )
 
+// Frames makes frames of the words that the kernel side sends, two for each: the
+// address of the code object with bit 0 set for an entry, and the instruction.
+func (l *PythonLayout) Frames(words []uint64) []PythonFrame {
+	frames := make([]PythonFrame, len(words)/2)
+	for i := range frames {
+		frames[i] = PythonFrame{Code: words[2*i] &^ 7, Instr: words[2*i+1], Entry: words[2*i]&1 != 0}
+	}
+	return frames
+}
+
 // Resolve names a frame: the function's qualified name ("Worker.run"), the file
 // it is defined in, and the line at which it is. It fails if there is no code
 // object at the address any more.
@@ -286,7 +312,7 @@ func (p *Python) Resolve(f PythonFrame) (Frame, error) {
 	if err != nil {
 		return Frame{}, fmt.Errorf("Python code object at %#x: %w", f.Code, err)
 	}
-	return Frame{Function: code.name, File: code.file, Line: code.lineAt(p.Layout.instruction(f))}, nil
+	return Frame{Function: code.name, File: code.file, Line: code.cachedLine(p.Layout.instruction(f))}, nil
 }
 
 // instruction is the number of the code unit that a frame executes, less than 0

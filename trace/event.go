@@ -71,7 +71,11 @@ type Event struct {
 	// that each address lies in the function that it stands for. Kernel are those
 	// of the kernel stack, in front of the user stack: return addresses but for the
 	// first one.
-	Kernel  []uint64
+	Kernel []uint64
+	// Sample: the frames of CPython, innermost first, two words each: the address
+	// of the code object, with bit 0 set where the interpreter's loop was entered,
+	// and the address of the instruction. 1 and 0 mark an entry alone.
+	Python  []uint64
 	StackID uint64 // Sample: of the stack, in its session
 	Waker   uint64 // Sample: StackID of the stack of the waker
 	Weight  uint64 // Sample: what it stands for, in the unit of the profile's event
