@@ -109,7 +109,7 @@ func (p *Profiler) interleave(proc *process, native []uint32, e *trace.Event) []
 		}
 	}
 	runs := pythonRuns(py.Layout.Frames(e.Python))
-	placed, above := place(len(evals), len(runs), e.Cut != trace.CutNone || len(e.Python) >= maxPythonWords)
+	placed, above, below := place(len(evals), len(runs), e.Cut != trace.CutNone || len(e.Python) >= maxPythonWords)
 	out := make([]uint32, 0, len(native)+len(e.Python)/2)
 	next := 0
 	for i, id := range native {
@@ -132,6 +132,9 @@ func (p *Profiler) interleave(proc *process, native []uint32, e *trace.Event) []
 		if len(out) == before {
 			out = append(out, id) // entered, but without a frame yet
 		}
+	}
+	for _, run := range runs[len(runs)-below:] {
+		out = p.appendPython(out, py, run)
 	}
 	return out
 }
@@ -157,15 +160,17 @@ func pythonRuns(frames []symbolizer.PythonFrame) [][]symbolizer.PythonFrame {
 }
 
 // place tells for each activation on the native stack, innermost first, which
-// run of frames it has, -1 for none; the first above runs have no activation.
-// The two differ by one where the loop is just being entered or left. They are
-// compared from the outermost on, or, where one of them is cut there, from the
-// innermost.
-func place(evals, runs int, cut bool) (placed []int, above int) {
+// run of frames it has, -1 for none. The first above runs have no activation,
+// and neither have the last below ones. The numbers of both differ by one where
+// the loop is just being entered or left. They are compared from the outermost
+// on, or, where one of them is cut there, from the innermost.
+func place(evals, runs int, cut bool) (placed []int, above, below int) {
 	placed = make([]int, evals)
-	shift := runs - evals
-	if cut {
-		shift = 0
+	shift := 0
+	if more := max(runs-evals, 0); cut {
+		below = more
+	} else {
+		shift, above = runs-evals, more
 	}
 	for i := range placed {
 		placed[i] = i + shift
@@ -173,7 +178,7 @@ func place(evals, runs int, cut bool) (placed []int, above int) {
 			placed[i] = -1
 		}
 	}
-	return placed, max(shift, 0)
+	return placed, above, below
 }
 
 // appendPython appends the locations of Python frames.
@@ -182,13 +187,11 @@ func (p *Profiler) appendPython(out []uint32, py *python, frames []symbolizer.Py
 		if f.Code == 0 {
 			continue
 		}
-		fn, err := py.Resolve(f)
-		if err != nil {
-			fn.Function = "(function that is gone)"
+		fn := symbolizer.JITFunction{Name: "(function that is gone)"}
+		if frame, err := py.Resolve(f); err == nil {
+			fn = symbolizer.JITFunction{Name: symbolizer.PythonName(frame), File: frame.File, Line: frame.Line}
 		}
-		out = append(out, p.samples.location(location{
-			module: p.named(pythonModule), jit: symbolizer.JITFunction{Name: fn.Function, File: fn.File, Line: fn.Line},
-		}))
+		out = append(out, p.samples.location(location{module: p.named(pythonModule), jit: fn}))
 	}
 	return out
 }

@@ -211,6 +211,28 @@ func TestPythonVersions(t *testing.T) {
 	}
 }
 
+func TestPythonName(t *testing.T) {
+	for file, want := range map[string]string{
+		"/srv/x/app.py":                                   "app.f",
+		"/srv/x/app/__init__.py":                          "app.f",
+		"/srv/x/app/__main__.py":                          "app.__main__.f",
+		"/usr/lib/python3.11/json/decoder.py":             "json.decoder.f",
+		"/usr/lib/python3.11/json/__init__.py":            "json.f",
+		"/usr/lib/python3/dist-packages/requests/api.py":  "requests.api.f",
+		"/v/lib/python3.12/site-packages/a/b/__init__.py": "a.b.f",
+		"/home/python3.11/x.py":                           "x.f",
+		"<frozen importlib._bootstrap>":                   "importlib._bootstrap.f",
+		"<string>":                                        "<string>.f",
+		"relative.py":                                     "relative.f",
+		"/srv/noext":                                      "noext.f",
+		"":                                                "f",
+	} {
+		if got := PythonName(Frame{Function: "f", File: file}); got != want {
+			t.Errorf("%s: %s, want %s", file, got, want)
+		}
+	}
+}
+
 func FuzzPython(f *testing.F) {
 	f.Add(newFakePython("f", "/f.py", 1), uint64(fakeCode), uint64(fakeCode+186), byte(11))
 	f.Add([]byte(pythonCookie+"\xf0\x00\x0d\x03\x00\x00\x00\x00"), uint64(8), uint64(8), byte(13))
