@@ -42,6 +42,9 @@ type Function struct {
 	ID     trace.FuncID
 	Probes []Probe
 	USDT   []USDTArg // arguments of a static probe
+	// Announced: an entry of Python functions that may be followed by one at
+	// another site for the same call.
+	Announced bool
 }
 
 // Module is one ELF file with the functions to trace in it.

@@ -2,6 +2,7 @@ package loader
 
 import (
 	"bytes"
+	"sync"
 
 	"github.com/sbxtrace/sbxtrace/bpf"
 	"github.com/sbxtrace/sbxtrace/trace"
@@ -27,6 +28,12 @@ type pythonCalls struct {
 	ids    map[pythonKey]trace.FuncID
 	names  map[trace.FuncID]string
 	open   map[uint32][]trace.FuncID // by thread
+	// announced are the sites at which an interpreter itself says that a
+	// function begins, though it has other sites that are probed for it: CPython
+	// 3.11 does when its calls are traced in Python (sys.settrace, or the probe
+	// python:line), and then goes on to such a site.
+	announced sync.Map            // by trace.FuncID
+	last      map[uint32]struct{} // threads whose last event was an announced entry
 }
 
 type pythonKey struct {
@@ -41,6 +48,7 @@ func newPythonCalls(intern func(PythonFunc) trace.FuncID) *pythonCalls {
 		ids:    make(map[pythonKey]trace.FuncID),
 		names:  make(map[trace.FuncID]string),
 		open:   make(map[uint32][]trace.FuncID),
+		last:   make(map[uint32]struct{}),
 	}
 }
 
@@ -48,7 +56,16 @@ func (p *pythonCalls) decode(r *bpf.TracePythonEvent, e *trace.Event) bool {
 	e.Flags |= trace.FlagGo // stack places are relative, see trace.Event.SP
 	e.GoID = 0
 	open := p.open[e.TID]
+	_, again := p.last[e.TID]
+	if again {
+		delete(p.last, e.TID)
+	}
 	if e.Kind == trace.KindEntry {
+		if _, announced := p.announced.Load(e.Func); announced {
+			p.last[e.TID] = struct{}{}
+		} else if n := len(open); again && n > 0 && p.names[open[n-1]] == string(cBytes(r.Func[:])) {
+			return false // the same call once more
+		}
 		e.Func = p.id(r)
 		open = append(open, e.Func)
 		e.SP = -uint64(8 * len(open))
@@ -92,7 +109,10 @@ func (p *pythonCalls) id(r *bpf.TracePythonEvent) trace.FuncID {
 }
 
 // forget drops the state of a thread that ended.
-func (p *pythonCalls) forget(tid uint32) { delete(p.open, tid) }
+func (p *pythonCalls) forget(tid uint32) {
+	delete(p.open, tid)
+	delete(p.last, tid)
+}
 
 func cBytes(b []byte) []byte {
 	if i := bytes.IndexByte(b, 0); i >= 0 {

@@ -25,6 +25,9 @@ func (s *Session) setUSDT(fns []Function) error {
 		if len(f.USDT) == 0 && !f.static() {
 			continue
 		}
+		if f.Announced {
+			s.python.announced.Store(f.ID, true)
+		}
 		spec := bpf.TraceUsdtSpec{}
 		spec.Nargs = uint32(min(len(f.USDT), len(spec.Args)))
 		texts := spec.Texts[:0]

@@ -3,6 +3,7 @@ package tracer
 import (
 	"fmt"
 	"path"
+	"slices"
 
 	"github.com/sbxtrace/sbxtrace/loader"
 	"github.com/sbxtrace/sbxtrace/trace"
@@ -15,6 +16,7 @@ func (t *Tracer) planStatic(p *process, mod *module, m mapped, plan *modulePlan)
 	if err != nil {
 		return err
 	}
+	derived := slices.ContainsFunc(probes, func(sp uprobes.StaticProbe) bool { return sp.Derived })
 	for i := range probes {
 		sp := &probes[i]
 		if !p.usdt.Match(sp, m.Path) {
@@ -33,7 +35,8 @@ func (t *Tracer) planStatic(p *process, mod *module, m mapped, plan *modulePlan)
 			Probes: []loader.Probe{{
 				Program: staticProgram(sp), Offset: sp.Offset, RefCtrOffset: sp.SemaphoreOffset,
 			}},
-			USDT: staticArgs(sp),
+			USDT:      staticArgs(sp),
+			Announced: derived && !sp.Derived && uprobes.CPythonFunctions.IsEntry(sp),
 		})
 	}
 	return nil
@@ -43,9 +46,9 @@ func (t *Tracer) planStatic(p *process, mod *module, m mapped, plan *modulePlan)
 // probes make calls, others are events.
 func staticProgram(p *uprobes.StaticProbe) loader.Program {
 	switch {
-	case p.Provider == "python" && p.Name == "function__entry":
+	case uprobes.CPythonFunctions.IsEntry(p):
 		return loader.ProgramPythonEntry
-	case p.Provider == "python" && p.Name == "function__return":
+	case uprobes.CPythonFunctions.IsReturn(p):
 		return loader.ProgramPythonReturn
 	}
 	return loader.ProgramUSDT
