@@ -14,6 +14,9 @@ import (
 	"github.com/sbxtrace/sbxtrace/trace"
 )
 
+// ErrTooMany says that there is no room for the counters of more functions.
+var ErrTooMany = errors.New("more functions to trace")
+
 // groupSize is how many functions share their links: large enough that ten
 // thousand functions take few system calls, small enough that leaving one out
 // (the group is attached anew without it) takes about a millisecond.
@@ -40,8 +43,14 @@ type attached struct {
 }
 
 // Attach puts the probes of m in. Nothing counts before all of them are there.
-// On error nothing of m stays attached. It may be called while Run is running.
+// On error nothing of m stays attached; ErrTooMany is that of a function whose id
+// is not below Config.MaxFuncs. It may be called while Run is running.
 func (s *Session) Attach(m Module) error {
+	for i := range m.Functions {
+		if int(m.Functions[i].ID) >= s.stride {
+			return fmt.Errorf("attach to %s: %w than %d", m.Path, ErrTooMany, s.stride)
+		}
+	}
 	exe, err := link.OpenExecutable(m.Path)
 	if err != nil {
 		return fmt.Errorf("attach to %s: %w", m.Path, err)

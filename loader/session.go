@@ -61,12 +61,16 @@ type Config struct {
 	// what StopOnExec has stopped should this process be killed. Nil: no guard.
 	GuardArgs []string
 	RingBytes int // ring buffer, a power of two; 0: DefaultRingBytes
-	MaxFuncs  int // functions that can be traced at once; 0: 65536
+	MaxFuncs  int // functions that can be traced at once; 0: DefaultMaxFuncs
 	Mode      AttachMode
 	Static    bool // static probes will be attached
 	// InternPython names a Python function seen for the first time.
 	InternPython func(PythonFunc) trace.FuncID
 }
+
+// DefaultMaxFuncs is enough for all but the largest programs. Each function takes
+// 8 bytes of locked memory for each CPU.
+const DefaultMaxFuncs = 1 << 16
 
 // DefaultRingBytes holds about a fifth of a second of the highest rate that
 // two cores can produce.
@@ -118,7 +122,7 @@ func New(cfg Config) (*Session, error) {
 		s.cfg.RingBytes = DefaultRingBytes
 	}
 	if s.cfg.MaxFuncs == 0 {
-		s.cfg.MaxFuncs = 1 << 16
+		s.cfg.MaxFuncs = DefaultMaxFuncs
 	}
 	if err := s.load(); err != nil {
 		s.Close()
@@ -308,9 +312,13 @@ func (s *Session) Forget(pid uint32) {
 	s.shared.forget(pid)
 }
 
-// Hits returns how often the function was entered since it was attached.
+// Hits returns how often the function was entered since it was attached; 0 for
+// an id that cannot be attached.
 func (s *Session) Hits(id trace.FuncID) uint64 {
 	var n uint64
+	if int(id) >= s.stride {
+		return 0
+	}
 	for cpu := range s.cpus {
 		n += atomic.LoadUint64(&s.shared.hits[cpu*s.stride+int(id)])
 	}

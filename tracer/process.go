@@ -111,7 +111,7 @@ func (t *Tracer) join(pids []uint32, failed func(pid uint32, err error) error) (
 			ready = append(ready, p)
 		}
 	}
-	if err := t.loaded(); err != nil {
+	if err := t.makeRoom(); err != nil {
 		return nil, err
 	}
 	for _, p := range ready {

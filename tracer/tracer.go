@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/bits"
 	"os"
 	"sync"
 	"time"
@@ -140,7 +141,7 @@ func New(o Options) (*Tracer, error) {
 			return nil, err
 		}
 	}
-	go t.load()
+	go t.load(0)
 	ctx, cancel := context.WithCancel(context.Background())
 	t.forgo = cancel
 	go t.calibrate(ctx)
@@ -149,13 +150,14 @@ func New(o Options) (*Tracer, error) {
 	return t, nil
 }
 
-// load loads the programs; loaded waits for it.
-func (t *Tracer) load() {
+// load loads the programs, with room for at least so many functions; loaded
+// waits for it.
+func (t *Tracer) load(functions int) {
 	o := &t.opt
 	t.loader, t.loadErr = loader.New(loader.Config{
 		Level: o.Level, MinDuration: o.MinDuration, MaxDepth: o.MaxDepth, Sample: o.Sample,
 		TIDs: o.TIDs, Comm: o.Comm, Follow: o.Follow, Announce: o.Joins != nil, StopOnExec: o.StopOnExec, GuardArgs: o.GuardArgs, Static: len(o.USDT) > 0,
-		RingBytes: o.RingBytes, Mode: o.Mode, InternPython: t.internPython,
+		RingBytes: o.RingBytes, Mode: o.Mode, InternPython: t.internPython, MaxFuncs: functions,
 	})
 	close(t.loadDone)
 }
@@ -164,6 +166,24 @@ func (t *Tracer) load() {
 func (t *Tracer) loaded() error {
 	<-t.loadDone
 	return t.loadErr
+}
+
+// makeRoom loads the programs anew if there are more functions than they have
+// room for and nothing is attached yet.
+func (t *Tracer) makeRoom() error {
+	if err := t.loaded(); err != nil {
+		return err
+	}
+	n := t.funcs.len()
+	if n < loader.DefaultMaxFuncs || len(t.processes) > 0 {
+		return nil
+	}
+	if err := t.loader.Close(); err != nil {
+		return err
+	}
+	t.loadDone = make(chan struct{})
+	t.load(1 << bits.Len(uint(n+n/2))) // for libraries loaded later, too
+	return t.loaded()
 }
 
 // Functions names the functions of events and calls.
