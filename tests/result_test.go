@@ -75,6 +75,7 @@ type event struct {
 	ChildTID int      `json:"child_tid"`
 	Func     string   `json:"func"`
 	Args     []string `json:"args"`
+	Texts    []string `json:"texts"`
 	Process  bool     `json:"process"`
 	Cause    string   `json:"cause"`
 	Count    uint64   `json:"count"`
