@@ -106,7 +106,7 @@ struct stack_event {
 /* Fork, exec, the end of threads and processes. */
 struct task_event {
 	struct event_header h;
-	__u32 child;
+	__u32 child; /* of the end of a thread or process: its wait status */
 	__u32 child_pid;
 	__u8 comm[COMM_LEN];
 };

@@ -30,7 +30,10 @@ func decode(raw []byte, e *trace.Event, py *pythonCalls) bool {
 			return false
 		}
 		t := (*bpf.TraceTaskEvent)(unsafe.Pointer(&raw[0]))
-		e.Child, e.ChildPID, e.Comm = t.Child, t.ChildPid, cString(t.Comm[:])
+		e.Child, e.ChildPID, e.Comm, e.Status = t.Child, t.ChildPid, cString(t.Comm[:]), 0
+		if e.Kind == trace.KindTaskExit || e.Kind == trace.KindProcessExit {
+			e.Child, e.Status = 0, t.Child
+		}
 	case trace.KindLost:
 		if len(raw) < int(unsafe.Sizeof(bpf.TraceLostEvent{})) {
 			return false

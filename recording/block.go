@@ -315,6 +315,9 @@ func (it *Items) fields(s *shape, e *trace.Event) {
 		e.StackID, e.Waker, e.Weight = it.misc.uint(), it.misc.uint(), it.misc.uint()
 		e.Cut, e.Count, e.CPU = trace.Cut(it.misc.byte()), it.misc.uint(), int32(it.misc.int())
 	}
+	if s.fields&fieldStatus != 0 {
+		e.Status = it.misc.uint32()
+	}
 }
 
 func (it *Items) values(s *shape, e *trace.Event) {

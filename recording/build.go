@@ -362,6 +362,10 @@ func (b *builder) other(e *trace.Event, s *shape) {
 		s.fields = fieldChild | fieldComm
 	case trace.KindExec, trace.KindComm:
 		s.fields = fieldComm
+	case trace.KindTaskExit, trace.KindProcessExit:
+		if e.Status != 0 {
+			s.fields = fieldStatus
+		}
 	case trace.KindLost:
 		s.fields = fieldCount | fieldLoss
 		b.count.lost += e.Count
@@ -411,6 +415,9 @@ func (b *builder) fields(e *trace.Event, fields uint16) {
 		b.misc = append(b.misc, byte(e.Cut))
 		b.misc = binary.AppendUvarint(b.misc, e.Count)
 		b.misc = binary.AppendVarint(b.misc, int64(e.CPU))
+	}
+	if fields&fieldStatus != 0 {
+		b.misc = binary.AppendUvarint(b.misc, uint64(e.Status))
 	}
 }
 

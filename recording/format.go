@@ -215,7 +215,8 @@ const (
 	fieldTexts  // strings that arguments point to
 	fieldKernel // secStacks: the kernel's stack, after the user's
 	fieldSample // stack's number, waker's, weight, cut, count, CPU
-	fieldsAll   = 1<<iota - 1
+	fieldStatus
+	fieldsAll = 1<<iota - 1
 )
 
 // maxPredicted bounds the stack of predicted calls of one lane.

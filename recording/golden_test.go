@@ -285,6 +285,9 @@ func asPython(t testing.TB, e *trace.Event, names map[trace.FuncID]string) []byt
 	if len(e.Stack) > 0 {
 		m["stack"] = e.Stack
 	}
+	if e.Status != 0 {
+		m["status"] = e.Status
+	}
 	if len(e.Kernel) > 0 {
 		m["kernel"] = e.Kernel
 	}

@@ -84,6 +84,7 @@ type Event struct {
 	Unread uint32   // USDT: bit i says that Args[i] could not be read
 	Texts  []string // USDT: the string that Args[i] points to, "" where it points to none; may be shorter than Args
 
+	Status   uint32 // TaskExit, ProcessExit: wait status; the low 7 bits are the signal that ended it, 0 for none
 	Child    uint32 // Fork: thread id of the new task
 	ChildPID uint32 // Fork: process id of the new task
 	Comm     string // Fork, Exec, Comm, Sample: task name

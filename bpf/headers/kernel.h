@@ -159,6 +159,7 @@ struct task_struct {
 	char comm[16];
 	struct css_set *cgroups;
 	struct thread_struct thread;
+	int exit_code;
 };
 
 struct linux_binprm;

@@ -149,7 +149,7 @@ def events(payload):
                                 (128, "cpu", misc.int), (128, "cause", misc.byte),
                                 (256, "texts", lambda: misc.table(lambda: text(misc))), (1024, "stack_id", misc.uint),
                                 (1024, "waker", misc.uint), (1024, "weight", misc.uint), (1024, "cut", misc.byte),
-                                (1024, "count", misc.uint), (1024, "cpu", misc.int)):
+                                (1024, "count", misc.uint), (1024, "cpu", misc.int), (2048, "status", misc.uint)):
             if fields & bit:
                 e[name] = read()
         yield e

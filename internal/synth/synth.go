@@ -163,7 +163,7 @@ func (s *Stream) exit(t *task) *trace.Event {
 // trouble is something else than a call.
 func (s *Stream) trouble(t *task) *trace.Event {
 	e := &s.e
-	switch s.r.IntN(9) {
+	switch s.r.IntN(10) {
 	case 0:
 		*e = trace.Event{Time: s.now, Kind: trace.KindLost, Count: uint64(s.r.IntN(1000)), CPU: int32(s.r.IntN(4)), Cause: trace.LostRing}
 	case 1:
@@ -181,6 +181,8 @@ func (s *Stream) trouble(t *task) *trace.Event {
 	case 6:
 		// An exit of which the entry was not seen.
 		e.Kind, e.Func, e.SP = trace.KindExit, trace.FuncID(s.r.IntN(s.o.Functions)), t.top-uint64(s.r.IntN(1<<12))
+	case 9:
+		e.Kind, e.TID, e.GoID, e.Status = trace.KindTaskExit, uint32(200+s.r.IntN(50)), 0, uint32(s.r.IntN(2))*11
 	case 8:
 		e.Kind, e.Comm, e.Weight, e.Cut, e.CPU, e.Count = trace.KindSample, "service", 1_000_000, trace.CutTooDeep, 1, 1
 		e.Stack, e.Kernel = []uint64{0x40_0010, 0x40_0400, 0x40_1000}, []uint64{0xffffffff81000010, 0xffffffff81000400}
