@@ -169,6 +169,26 @@ func TestFlameGraph(t *testing.T) {
 		p.wants("details after nonsense in the address", p.text("details"), "all")
 	})
 
+	t.Run("window", func(t *testing.T) {
+		// Frames from the root to the leaf are higher than the window.
+		deep := newBuilder()
+		deep.sample(10, "main; "+strings.Repeat("again; ", 60)+"leaf")
+		p := open(t, b, ".html", write(t, deep.p, FormatHTML, Options{}), "")
+		fits := "(() => { const c = document.getElementById('canvas'), v = document.getElementById('view'); return c.clientHeight === v.clientHeight && c.height === c.clientHeight * devicePixelRatio; })()"
+		for _, height := range []int64{700, 1100, 500} {
+			p.run(chromedp.EmulateViewport(1200, height))
+			p.wait("the canvas fills the view", fits)
+		}
+		p.run(chromedp.Focus("#view"))
+		p.slash()
+		p.keys("leaf")
+		p.keys(kb.Enter)
+		p.wants("focus", p.text("current"), "leaf, ")
+		if got := p.eval("document.getElementById('view').scrollTop > 800"); got != "true" {
+			t.Errorf("the focus is out of sight: scrolled to %s", p.eval("document.getElementById('view').scrollTop"))
+		}
+	})
+
 	t.Run("comparison", func(t *testing.T) {
 		p := open(t, b, ".html", comparison, "", calmSystem)
 		p.screenshot("comparison")

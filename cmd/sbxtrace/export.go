@@ -107,26 +107,39 @@ func outputFormat(name, path string) (exporter.Format, error) {
 		}
 		return exporter.FormatOTLP, nil
 	}
+	return formatAmong(exporter.CallFormats, name, path)
+}
+
+// profileFormat is outputFormat for what has no calls.
+func profileFormat(name, path string) (exporter.Format, error) {
+	return formatAmong(exporter.Formats, name, path)
+}
+
+func formatAmong(formats []exporter.Format, name, path string) (exporter.Format, error) {
+	names := list(formatNames(formats))
 	if name != "" {
 		format, err := exporter.ParseFormat(name)
+		if err == nil && !slices.Contains(formats, format) {
+			err = fmt.Errorf("%s is for calls", format)
+		}
 		if err != nil {
-			return "", usageError{fmt.Errorf("%w: %s", err, list(formatNames()))}
+			return "", usageError{fmt.Errorf("%w: --format takes %s", err, names)}
 		}
 		return format, nil
 	}
 	if path == "" || path == "-" {
-		return "", usagef("where to? -o FILE, or --format %s for standard output", list(formatNames()))
+		return "", usagef("where to? -o FILE, or --format %s for standard output", names)
 	}
 	format, ok := exporter.FormatOf(path)
-	if !ok {
-		return "", usagef("the ending of %s does not say which format: --format %s", path, list(formatNames()))
+	if !ok || !slices.Contains(formats, format) {
+		return "", usagef("the ending of %s does not say which format: --format %s", path, names)
 	}
 	return format, nil
 }
 
-func formatNames() []string {
+func formatNames(formats []exporter.Format) []string {
 	var names []string
-	for _, f := range exporter.CallFormats {
+	for _, f := range formats {
 		names = append(names, string(f))
 	}
 	return names

@@ -160,7 +160,7 @@ func (f *samplingFlags) check(command []string) (exporter.Format, error) {
 	if f.format == "" && (f.output == "" || f.output == "-") {
 		return exporter.FormatText, nil
 	}
-	return outputFormat(f.format, f.output)
+	return profileFormat(f.format, f.output)
 }
 
 func sample(cmd *cobra.Command, f *samplingFlags, command []string) error {

@@ -98,7 +98,7 @@ function listen() {
   view.addEventListener('scroll', () => { hideTip(); draw(); });
   view.addEventListener('focus', draw);
   view.addEventListener('blur', draw);
-  new ResizeObserver(() => { if (view.clientWidth !== cssWidth) refit(); }).observe(view);
+  new ResizeObserver(() => { if (view.clientWidth !== cssWidth || Math.min(view.clientHeight, contentHeight()) !== cssHeight) refit(); }).observe(view);
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => { if (state.theme === 'auto') look(); });
 
   $('search').addEventListener('input', e => {
