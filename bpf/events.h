@@ -156,6 +156,7 @@ struct sample_event {
 	__u64 weight;
 	__u64 id; /* of the stack, by which it is counted; 0: only this one sample has it */
 	__u64 goid;
+	__u64 labels; /* runtime.g.labels of the goroutine */
 	__u32 cpu;
 	__u16 user; /* addresses of the user stack, which come first */
 	__u16 kernel; /* addresses of the kernel stack, at the end */

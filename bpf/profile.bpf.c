@@ -151,7 +151,7 @@ static __always_inline void describe(struct unwinder *u, __u32 pid, __u32 tid)
 	u->e.count = 1;
 	u->e.weight = cfg_weight;
 	u->e.id = 0;
-	u->e.goid = 0;
+	u->e.goid = u->e.labels = 0;
 	u->e.cpu = bpf_get_smp_processor_id();
 	u->e.user = u->e.kernel = u->e.python = 0;
 	u->e.cut = CUT_NONE;
@@ -180,6 +180,8 @@ static __always_inline void find_goroutine(struct unwinder *u)
 	    bpf_probe_read_user(&g, sizeof(g), (void *)(m + u->target.go_curg)) || !g)
 		return;
 	bpf_probe_read_user(&u->e.goid, sizeof(u->e.goid), (void *)(g + u->target.go_id));
+	if (u->target.go_labels)
+		bpf_probe_read_user(&u->e.labels, sizeof(u->e.labels), (void *)(g + u->target.go_labels));
 }
 
 /*

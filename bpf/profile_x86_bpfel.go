@@ -96,6 +96,7 @@ type ProfileSampleEvent struct {
 	Weight uint64
 	Id     uint64
 	Goid   uint64
+	Labels uint64
 	Cpu    uint32
 	User   uint16
 	Kernel uint16
@@ -117,6 +118,8 @@ type ProfileTarget struct {
 	GoBp     uint32
 	GoTls    int32
 	Python   uint32
+	GoLabels uint32
+	Pad      uint32
 }
 
 type ProfileTotal struct {

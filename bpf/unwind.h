@@ -83,6 +83,8 @@ struct target {
 	__u32 go_bp; /* offset of sched.bp in runtime.g */
 	__s32 go_tls; /* offset of g from the thread pointer */
 	__u32 python; /* it is in map pythons */
+	__u32 go_labels; /* offset of labels in runtime.g */
+	__u32 pad;
 };
 
 struct unwind_rules {

@@ -22,7 +22,7 @@ func decodeSample(raw []byte, e *trace.Event, names *commNames) bool {
 	}
 	*e = trace.Event{
 		Kind: trace.KindSample, Time: s.H.Time, PID: s.H.Pid, TID: s.H.Tid, Flags: trace.Flags(s.H.Flags),
-		GoID: s.Goid, Count: s.Count, Weight: s.Weight, StackID: s.Id, CPU: int32(s.Cpu), Cut: trace.Cut(s.Cut), Comm: names.name(&s.Comm),
+		GoID: s.Goid, GoLabels: s.Labels, Count: s.Count, Weight: s.Weight, StackID: s.Id, CPU: int32(s.Cpu), Cut: trace.Cut(s.Cut), Comm: names.name(&s.Comm),
 	}
 	if n := user + python + kernel; n > 0 {
 		stack := unsafe.Slice((*uint64)(unsafe.Pointer(&raw[head])), n)

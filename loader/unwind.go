@@ -66,6 +66,7 @@ type GoLayout struct {
 	M       uint32 // m in runtime.g
 	CurG    uint32 // curg in runtime.m
 	SchedBP uint32 // sched.bp in runtime.g
+	Labels  uint32 // labels in runtime.g; 0: unknown
 	TLS     int32  // the g pointer, from the thread pointer
 }
 
@@ -308,7 +309,7 @@ func (u *unwindMaps) setProcess(pid uint32, mappings []ProcessMapping, g GoLayou
 	}
 	t := bpf.ProfileTarget{
 		First: uint32(r.first), Mappings: uint32(len(mappings)),
-		GoId: g.GoID, GoM: g.M, GoCurg: g.CurG, GoBp: g.SchedBP, GoTls: g.TLS,
+		GoId: g.GoID, GoM: g.M, GoCurg: g.CurG, GoBp: g.SchedBP, GoTls: g.TLS, GoLabels: g.Labels,
 	}
 	if py != nil {
 		if err := u.pythons.Put(pid, py.value()); err != nil {

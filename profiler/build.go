@@ -70,6 +70,7 @@ func (p *Profiler) build() (*profile.Profile, error) {
 		if st.goid != 0 {
 			s.NumLabel["goid"] = []int64{int64(st.goid)}
 		}
+		addLabels(s, st.labels)
 		if st.waker != nil {
 			b.addWaker(s, st.waker)
 		}
@@ -154,6 +155,19 @@ func (p *Profiler) isTracing(id uint32) bool {
 		}
 	}
 	return false
+}
+
+// addLabels adds the labels that a Go program has given to the goroutine. Those
+// that are called as one of sbxtrace's own get a prefix.
+func addLabels(s *profile.Sample, labels []symbolizer.GoLabel) {
+	for _, l := range labels {
+		key := l.Key
+		switch key {
+		case "pid", "tid", "comm", "thread", "goid", "incomplete":
+			key = "pprof." + key
+		}
+		s.Label[key] = []string{l.Value}
+	}
 }
 
 // comments tell how the profile came about.

@@ -25,6 +25,7 @@ type process struct {
 
 	python   *python // nil if it runs no Python
 	noPython bool    // it runs one that is not known
+	golang   *golang // nil if it runs no Go
 }
 
 // generated looks up code that a process has made itself.
@@ -50,6 +51,18 @@ type region struct {
 	symbolizer.Mapping
 	module *module
 	bias   uint64
+}
+
+// close gives the process's memory back.
+func (proc *process) close() error {
+	var errs []error
+	if proc != nil && proc.python != nil {
+		errs = append(errs, proc.python.Close())
+	}
+	if proc != nil && proc.golang != nil && proc.golang.memory != nil {
+		errs = append(errs, proc.golang.memory.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // AddPID makes a process a target. Errors wrap symbolizer.ErrNoProcess when
@@ -147,7 +160,9 @@ func (p *Profiler) publish(proc *process) error {
 		r := &proc.regions[i]
 		mappings[i] = loader.ProcessMapping{Start: r.Start, End: r.End, Bias: r.bias, Table: p.table(r.module)}
 		if r.module.bin != nil && r.module.bin.IsGo() && layout == (loader.GoLayout{}) {
-			layout = goLayout(r.module.bin)
+			var runtime symbolizer.GoRuntime
+			runtime, layout = goLayout(r.module.bin)
+			proc.openGo(runtime)
 		}
 	}
 	p.openPython(proc)
@@ -170,7 +185,7 @@ func (p *Profiler) taskEvent(e *trace.Event) {
 			child := *parent
 			child.pid = e.ChildPID
 			child.known = make(map[uint64]uint32)
-			child.jit, child.python, child.probed = nil, nil, nil
+			child.jit, child.python, child.golang, child.probed = nil, nil, nil, nil
 			p.processes[child.pid] = &child
 			p.work.put(func() { p.remap(child.pid) })
 		}

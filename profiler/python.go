@@ -56,14 +56,6 @@ func evalRanges(l *symbolizer.PythonLayout, bin *symbolizer.Binary) []codeRange 
 	return ranges
 }
 
-// close gives the process's memory back.
-func (proc *process) close() error {
-	if proc == nil || proc.python == nil {
-		return nil
-	}
-	return proc.python.Close()
-}
-
 // layout is what the kernel side needs to know; nil for a process without Python.
 func (py *python) layout() *loader.PythonLayout {
 	if py == nil {

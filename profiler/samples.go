@@ -39,6 +39,7 @@ type found struct {
 	thread    string // its name
 	comm      string // name of its process
 	goid      uint64
+	labels    []symbolizer.GoLabel // of the goroutine
 	cut       trace.Cut
 	depth     int // of the user stack
 }
@@ -121,6 +122,9 @@ func (p *Profiler) sample(e *trace.Event) {
 		f = p.find(e)
 		key = binary.LittleEndian.AppendUint64(key, e.GoID)
 		key = append(append(key, e.Comm...), 0, byte(e.Cut))
+		for _, l := range f.labels {
+			key = append(append(append(append(key, l.Key...), 0), l.Value...), 0)
+		}
 		for _, l := range f.locations {
 			key = binary.LittleEndian.AppendUint32(key, l)
 		}
@@ -150,7 +154,7 @@ func (p *Profiler) find(e *trace.Event) *found {
 	proc := p.target(e)
 	f := &found{
 		locations: make([]uint32, 0, len(e.Kernel)+len(e.Stack)),
-		thread:    e.Comm, comm: e.Comm, goid: e.GoID, cut: e.Cut, depth: len(e.Stack),
+		thread:    e.Comm, comm: e.Comm, goid: e.GoID, labels: proc.goLabels(e.GoLabels), cut: e.Cut, depth: len(e.Stack),
 	}
 	if proc != nil && proc.comm != "" {
 		f.comm = proc.comm

@@ -306,3 +306,74 @@ func checkGenerated(t *testing.T, prof *profile.Profile, lines map[string][]int6
 		}
 	}
 }
+
+// goLabels spends 70 and 30 parts of its time in goroutines with labels.
+const goLabels = `package main
+
+import (
+	"context"
+	"runtime/pprof"
+	"time"
+)
+
+//go:noinline
+func spin(n int) (s int) {
+	for i := range n {
+		s = s*31 + i
+	}
+	return s
+}
+
+func main() {
+	sum := 0
+	for begin := time.Now(); time.Since(begin) < 2*time.Second; {
+		for route, n := range map[string]int{"/seventy": 700000, "/thirty": 300000} {
+			pprof.Do(context.Background(), pprof.Labels("route", route, "pid", "own"), func(context.Context) {
+				done := make(chan int)
+				go func() { done <- spin(n) }() // inherits them
+				sum += <-done
+			})
+		}
+	}
+	println(sum)
+}
+`
+
+// TestProfileGoLabels: samples of Go programs have the labels that
+// runtime/pprof has given to the goroutine, and its number.
+func TestProfileGoLabels(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	for name, text := range map[string]string{"main.go": goLabels, "go.mod": "module golabels\n\ngo 1.22\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	build := command(dir, "go", "build", "-o", "golabels", ".")
+	build.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	prof := profileOf(t, nil, "--hz", "999", "--", filepath.Join(dir, "golabels"))
+	routes, all := map[string]int64{}, int64(0)
+	for _, s := range prof.Sample {
+		if !slices.Contains(names(s), "main.spin") {
+			continue
+		}
+		all += s.Value[0]
+		for _, route := range s.Label["route"] {
+			routes[route] += s.Value[0]
+		}
+		if len(s.Label["route"]) > 0 && (!slices.Equal(s.Label["pprof.pid"], []string{"own"}) || len(s.NumLabel["pid"]) != 1 || len(s.NumLabel["goid"]) != 1) {
+			t.Fatalf("labels %v, %v", s.Label, s.NumLabel)
+		}
+	}
+	labelled := routes["/seventy"] + routes["/thirty"]
+	if all == 0 || float64(labelled) < 0.95*float64(all) || len(routes) != 2 {
+		t.Fatalf("of %d samples %v", all, routes)
+	}
+	share := float64(routes["/seventy"]) / float64(labelled)
+	if tolerance := 0.05 + 3*math.Sqrt(0.21/float64(labelled)); math.Abs(share-0.7) > tolerance {
+		t.Errorf("/seventy has %.1f %% of the samples", 100*share)
+	}
+}

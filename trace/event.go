@@ -75,11 +75,14 @@ type Event struct {
 	// Sample: the frames of CPython, innermost first, two words each: the address
 	// of the code object, with bit 0 set where the interpreter's loop was entered,
 	// and the address of the instruction. 1 and 0 mark an entry alone.
-	Python  []uint64
-	StackID uint64 // Sample: of the stack, in its session
-	Waker   uint64 // Sample: StackID of the stack of the waker
-	Weight  uint64 // Sample: what it stands for, in the unit of the profile's event
-	Cut     Cut    // Sample: why Stack ends before its outermost frame
+	Python []uint64
+	// Sample: address of what runtime/pprof has labelled the goroutine with, 0 for
+	// nothing.
+	GoLabels uint64
+	StackID  uint64 // Sample: of the stack, in its session
+	Waker    uint64 // Sample: StackID of the stack of the waker
+	Weight   uint64 // Sample: what it stands for, in the unit of the profile's event
+	Cut      Cut    // Sample: why Stack ends before its outermost frame
 
 	Unread uint32   // USDT: bit i says that Args[i] could not be read
 	Texts  []string // USDT: the string that Args[i] points to, "" where it points to none; may be shorter than Args
