@@ -77,6 +77,7 @@ func (p *Profiler) build() (*profile.Profile, error) {
 		b.addStack(s, st.found)
 		b.out.Sample = append(b.out.Sample, s)
 	}
+	p.noteUnnamed()
 	b.numberMappings()
 	if err := b.out.CheckValid(); err != nil {
 		return nil, fmt.Errorf("the profile contradicts itself: %w", err)

@@ -22,6 +22,7 @@ type process struct {
 
 	jit     *symbolizer.JITSymbols // names of generated code, nil if there are none yet
 	jitNext time.Time              // when to look for them again
+	jitErr  error                  // why there are none
 
 	python   *python // nil if it runs no Python
 	noPython bool    // it runs one that is not known
@@ -36,7 +37,10 @@ func (p *Profiler) generated(proc *process, addr uint64) (fn symbolizer.JITFunct
 		}
 		const wait = time.Second // a runtime begins to write when it begins to compile
 		proc.jitNext = time.Now().Add(wait)
-		proc.jit, _ = symbolizer.OpenJITSymbols(int(proc.pid))
+		var err error
+		if proc.jit, err = symbolizer.OpenJITSymbols(int(proc.pid)); err != nil && proc.jitErr == nil {
+			proc.jitErr = err // what is said first, while the process lives, says most
+		}
 		if proc.jit == nil {
 			return fn, false
 		}
@@ -44,6 +48,34 @@ func (p *Profiler) generated(proc *process, addr uint64) (fn symbolizer.JITFunct
 	}
 	fn, _, ok = proc.jit.Lookup(addr)
 	return fn, ok
+}
+
+// noteUnnamed says of processes with much generated code that has no names how
+// they can be made to write some.
+func (p *Profiler) noteUnnamed() {
+	const worthSaying = 20 // one sample in this many
+	all, unnamed := make(map[*process]int64), make(map[*process]int64)
+	for _, st := range p.samples.order {
+		var proc *process
+		missing := false
+		for _, id := range st.locations {
+			if at := p.samples.locations[id]; at.proc != nil {
+				proc = at.proc
+				missing = missing || len(p.frames(at)) == 0
+			}
+		}
+		if proc != nil {
+			all[proc] += st.samples
+		}
+		if missing {
+			unnamed[proc] += st.samples
+		}
+	}
+	for proc, n := range unnamed {
+		if proc.jitErr != nil && proc.jit == nil && n*worthSaying >= all[proc] {
+			p.note("%v", proc.jitErr)
+		}
+	}
 }
 
 // region is an executable mapping of a process and what is in it.

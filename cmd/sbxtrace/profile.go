@@ -41,6 +41,7 @@ func (f *samplingFlags) sampled() (loader.SampleEvent, uprobes.Selector) {
 // samplingFlags are the flags of profile.
 type samplingFlags struct {
 	targetFlags
+	symbolFlags
 	all       bool
 	event     string
 	hz        int
@@ -93,6 +94,7 @@ prints goes to stderr then.`,
 		},
 	}
 	f.targetFlags.add(cmd)
+	f.symbolFlags.add(cmd)
 	fs := cmd.Flags()
 	fs.BoolVar(&f.all, "all", false, "every process of this machine")
 	fs.StringVar(&f.event, "event", "cpu", "what is sampled: cpu, off-cpu, lock, wall, page-fault, alloc, or calls of the functions that fit a glob")

@@ -66,7 +66,8 @@ var pagesOf = map[string][]string{
 // foreign are flags in the documentation that are not sbxtrace's, and whose they
 // are.
 var foreign = map[string]string{
-	"--privileged": "docker",
+	"--privileged":      "docker",
+	"--perf-basic-prof": "node", "--interpreted-frames-native-stack": "node",
 }
 
 // TestFlags compares the flags of each command with the documentation: each has
