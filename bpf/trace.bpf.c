@@ -218,7 +218,7 @@ int on_exit(__u64 *ctx)
 			if (known[i].pid == pid)
 				known[i].pid = 0;
 	}
-	send_task(t, last ? EVENT_PROCESS_EXIT : EVENT_TASK_EXIT, pid, tid, BPF_CORE_READ(t, exit_code), 0);
+	send_task(t, last ? EVENT_PROCESS_EXIT : EVENT_TASK_EXIT, pid, tid, 0, BPF_CORE_READ(t, exit_code));
 	return 0;
 }
 

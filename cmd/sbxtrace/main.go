@@ -112,6 +112,6 @@ Go programs and shows their calls as they happen.
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(attachCommand(), runCommand(), recordCommand(), replayCommand(), recordingCommand(), profileCommand(), functionsCommand(), exportCommand(), reportCommand(), doctorCommand(), guardCommand())
+	root.AddCommand(attachCommand(), runCommand(), recordCommand(), triggerCommand(), replayCommand(), recordingCommand(), profileCommand(), functionsCommand(), exportCommand(), reportCommand(), doctorCommand(), guardCommand())
 	return root
 }

@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/sbxtrace/sbxtrace/recording"
+	"github.com/sbxtrace/sbxtrace/trigger"
 )
 
 // recordFlags say where a session is recorded, and how much of it is kept.
@@ -16,7 +19,13 @@ type recordFlags struct {
 	ring string
 	last time.Duration
 
-	kept recording.RingOptions // what ring and last say
+	triggers      []string
+	before, after time.Duration
+	maxTriggers   int
+
+	conditions []*trigger.Condition
+	flight     bool                  // in memory until a trigger fires
+	kept       recording.RingOptions // what ring and last say
 }
 
 // isRing reports whether only the newest is kept.
@@ -38,7 +47,7 @@ func (f *recordFlags) check() error {
 		}
 		f.kept.Bytes = int64(n)
 	}
-	return nil
+	return f.checkTriggers()
 }
 
 func recordCommand() *cobra.Command {
@@ -54,10 +63,13 @@ the machine is killed. Replay prints of it what attach would have printed, goes 
 any moment, and back.
 
 With --ring or --last only the newest is kept, for as long as it takes until
-something happens.`,
+something happens. With --trigger, or --ring without -o, it is kept in memory and
+saved whenever a trigger fires, SIGUSR2 comes or sbxtrace trigger is called.`,
 		Example: `  sudo sbxtrace record --pid 4711 -o server.sbx
   sudo sbxtrace record 'parse_*' -o import.sbx -- ./import data.csv
   sudo sbxtrace record --name nginx --ring 64MiB --last 5m -o nginx.sbx
+  sudo sbxtrace record --pid 4711 --trigger 'call(handle*) > 50ms' --before 10s --after 1s
+  sudo sbxtrace record --name worker --trigger crash --trigger 'ret(read_config) < 0' --level args
   sbxtrace replay server.sbx`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.silent, f.sort, f.format, f.color = true, "total", "text", "auto"
@@ -75,11 +87,17 @@ something happens.`,
 			case user != "" && dash < 0:
 				return usagef("--user is for a command")
 			}
+			if f.record.needsArgs() && f.level != "args" && f.level != "stacks" {
+				return usagef("--trigger: return values are seen at --level args or stacks")
+			}
+			if len(f.record.conditions) > 0 && (f.level == "count" || f.level == "latency") {
+				return usagef("--trigger needs --level calls or more")
+			}
 			name := "session"
 			if dash >= 0 {
 				name = filepath.Base(args[dash])
 			}
-			if f.record.path == "" {
+			if f.record.path == "" && !f.record.flight {
 				f.record.path = name + time.Now().Format("-20060102-150405") + ".sbx"
 			}
 			if dash >= 0 {
@@ -94,6 +112,10 @@ something happens.`,
 	fs.StringVarP(&f.record.path, "output", "o", "", "write the recording to `file`; empty: named by command and time")
 	fs.StringVar(&f.record.ring, "ring", "", "keep only the newest `size` of it, such as 64MiB")
 	fs.DurationVar(&f.record.last, "last", 0, "keep only the newest `time` of it, such as 30s")
+	fs.StringArrayVar(&f.record.triggers, "trigger", nil, "save the newest when this `condition` is met, such as 'call(FUNC) > 50ms'; may be given several times")
+	fs.DurationVar(&f.record.before, "before", 0, "of the time before a trigger save only so `much`; 0: all that is kept")
+	fs.DurationVar(&f.record.after, "after", 0, "go on for this `time` after a trigger before saving")
+	fs.IntVar(&f.record.maxTriggers, "max-triggers", 0, "end after so `many` recordings; 0: never")
 	fs.StringVar(&user, "user", "", "run the command as this `user`; empty: the caller of sudo")
 	return cmd
 }
@@ -103,7 +125,13 @@ func (f *targetFlags) given() bool { return len(f.pids)+len(f.names)+len(f.cgrou
 
 // prepareRecording sees to it that a recording can be written.
 func (w *watch) prepareRecording() error {
-	if w.flags.record.path == "" {
+	switch f := &w.flags.record; {
+	case f.flight:
+		if err := unix.Access(f.stemDir(), unix.W_OK); err != nil {
+			return fmt.Errorf("recordings cannot be saved in %s: %w", f.stemDir(), err)
+		}
+		return nil
+	case f.path == "":
 		return nil
 	}
 	var err error
@@ -113,6 +141,9 @@ func (w *watch) prepareRecording() error {
 
 // beginRecording begins the recording: everything is attached.
 func (w *watch) beginRecording() error {
+	if w.flags.record.flight {
+		return w.beginFlight()
+	}
 	if w.file == nil {
 		return nil
 	}
@@ -128,6 +159,19 @@ func (w *watch) beginRecording() error {
 	}
 	var err error
 	w.rec, err = w.flags.newRecorder(w.tracer, store, f.path, s)
+	return err
+}
+
+// beginFlight begins to keep the newest in memory.
+func (w *watch) beginFlight() error {
+	f := &w.flags.record
+	w.flight = newFlight(f, w.flags.session(w.tracer, w.flags.args), w.notes)
+	var err error
+	if w.rec, err = w.flags.newRecorder(w.tracer, w.flight.memory, "memory", w.flight.session); err != nil {
+		return err
+	}
+	w.flight.rec, w.rec.flight = w.rec, w.flight
+	w.triggers, err = w.flight.watch(w.tracer.Functions())
 	return err
 }
 

@@ -1,12 +1,16 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +29,8 @@ type recorder struct {
 	path   string
 	frames *frameNames
 	failed func(error) // told once when recording has to end before the session
+	flight *flight     // nil: what is recorded goes to a file at once
+	asked  atomic.Bool // SIGUSR2 came
 	began  time.Time
 	broken bool
 }
@@ -144,6 +150,38 @@ func (r *recorder) Tick(now uint64) {
 		r.broken = true
 		r.failed(err)
 	}
+	if r.asked.CompareAndSwap(true, false) {
+		r.trigger("SIGUSR2", now)
+	}
+	if r.flight != nil {
+		r.flight.tick(now)
+	}
+}
+
+// trigger has what is kept saved; where everything is, it is a mark.
+func (r *recorder) trigger(what string, at uint64) {
+	if r.flight != nil {
+		r.flight.trigger(what, at)
+		return
+	}
+	r.Mark(recording.Mark{Time: at, Kind: recording.MarkTrigger, Text: what})
+}
+
+// signals listens for SIGUSR2 until ctx is done.
+func (r *recorder) signals(ctx context.Context) {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGUSR2)
+	go func() {
+		defer signal.Stop(c)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-c:
+				r.asked.Store(true)
+			}
+		}
+	}()
 }
 
 // summary says what was recorded.

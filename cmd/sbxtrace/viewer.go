@@ -10,6 +10,7 @@ import (
 	"github.com/sbxtrace/sbxtrace/internal/term"
 	"github.com/sbxtrace/sbxtrace/recording"
 	"github.com/sbxtrace/sbxtrace/trace"
+	"github.com/sbxtrace/sbxtrace/trigger"
 	"github.com/sbxtrace/sbxtrace/uprobes"
 	"github.com/sbxtrace/sbxtrace/view"
 )
@@ -199,12 +200,17 @@ type fanOut struct {
 	live   liveView
 	json   *view.JSON // what is lost and detached goes there also without a live view; may be nil
 	cancel context.CancelFunc
+	// triggers wait for something to happen; nil: nothing.
+	triggers *trigger.Watch
 	// detached is told of functions that the governor took out; may be nil.
 	detached func(e *trace.Event)
 }
 
 func (s *fanOut) Enter(l *trace.Lane, c *trace.Call) {
 	s.stats.Enter(l, c)
+	if s.triggers != nil {
+		s.triggers.Enter(l, c)
+	}
 	if s.live != nil {
 		s.live.Enter(l, c)
 	}
@@ -212,6 +218,9 @@ func (s *fanOut) Enter(l *trace.Lane, c *trace.Call) {
 
 func (s *fanOut) Leave(l *trace.Lane, c *trace.Call) {
 	s.stats.Leave(l, c)
+	if s.triggers != nil {
+		s.triggers.Leave(l, c)
+	}
 	if s.live != nil {
 		s.live.Leave(l, c)
 	}
@@ -225,6 +234,9 @@ func (s *fanOut) Event(e *trace.Event) {
 		}
 	}
 	s.stats.Event(e)
+	if s.triggers != nil {
+		s.triggers.Event(e)
+	}
 	switch {
 	case s.live != nil:
 		s.live.Event(e)

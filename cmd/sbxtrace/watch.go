@@ -14,6 +14,7 @@ import (
 	"github.com/sbxtrace/sbxtrace/loader"
 	"github.com/sbxtrace/sbxtrace/recording"
 	"github.com/sbxtrace/sbxtrace/tracer"
+	"github.com/sbxtrace/sbxtrace/trigger"
 )
 
 // watch is one tracing session from attaching to the summary: what attach and
@@ -26,6 +27,9 @@ type watch struct {
 
 	file *newFile  // to record in; nil: nothing is recorded
 	rec  *recorder // once it has begun
+
+	flight   *flight        // nil: what is recorded goes to a file at once
+	triggers *trigger.Watch // of flight
 }
 
 // notes writes lines for the user to stderr, from any goroutine.
@@ -84,9 +88,15 @@ func (w *watch) run(ctx context.Context) error {
 	defer cancel()
 	if w.rec != nil {
 		w.rec.failed = func(err error) { w.recordingFailed(err, cancel) }
+		w.rec.signals(ctx)
 		w.tracer.Tap(w.rec)
 	}
-	orphans, err := w.tracer.Run(ctx, w.sink(cancel))
+	sink := w.sink(cancel)
+	if w.flight != nil {
+		w.flight.stop = cancel
+		sink.triggers = w.triggers
+	}
+	orphans, err := w.tracer.Run(ctx, sink)
 	sums, sumErr := w.sums()
 	err = errors.Join(err, sumErr)
 	if sumErr == nil {
@@ -94,7 +104,10 @@ func (w *watch) run(ctx context.Context) error {
 			err = errors.Join(err, outErr)
 		}
 	}
-	if w.rec != nil {
+	switch {
+	case w.flight != nil:
+		err = errors.Join(err, w.flight.end())
+	case w.rec != nil:
 		err = errors.Join(err, w.rec.end(w.notes))
 	}
 	return err
