@@ -43,7 +43,6 @@ type task struct {
 	goid     uint64
 	top      uint64 // stack pointer of the outermost call
 	open     []call
-	plan     []int // what is called next, for a stream that repeats itself
 }
 
 type call struct {
