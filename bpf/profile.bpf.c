@@ -126,8 +126,11 @@ static __always_inline struct unwinder *my_unwinder(__u32 which)
 /* Whether the process is wanted; the unwinder gets what is known of it. */
 static __always_inline bool wanted(struct unwinder *u, __u32 pid)
 {
-	struct target *t = bpf_map_lookup_elem(&targets, &pid);
+	struct target *t;
 
+	if (cfg_pidns_ino && !pid)
+		return false; /* of another namespace, where nobody is for us */
+	t = bpf_map_lookup_elem(&targets, &pid);
 	if (t) {
 		u->target = *t;
 		return true;

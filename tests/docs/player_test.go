@@ -32,6 +32,10 @@ const (
 // endless are commands that end with Ctrl-C, unless they have a --duration.
 var endless = regexp.MustCompile(`\bsbxtrace (attach|run|profile|record|flows|top|replay)\b`)
 
+// bounded are those that end by themselves: after a time, or with a command of
+// theirs, unless that is a server.
+var bounded = regexp.MustCompile(`--duration| -- ([^.]|\.[^/]|\./[^s])`)
+
 // live are commands whose output depends on what the target does meanwhile, and
 // on who of its threads is first.
 var live = regexp.MustCompile(`\bsbxtrace (attach|run|profile|record|flows|top)\b`)
@@ -138,7 +142,7 @@ func shell(text string) *exec.Cmd {
 
 // await waits for a command to end, and types Ctrl-C if it would not by itself.
 func (p *player) await(cmd *exec.Cmd, text, output string, ended <-chan error) error {
-	interrupt := endless.MatchString(text) && !strings.Contains(text, "--duration")
+	interrupt := endless.MatchString(text) && !bounded.MatchString(text)
 	start := time.Now()
 	var began time.Time // when it said that it traces
 	size := 0           // of the output then
@@ -162,8 +166,7 @@ func (p *player) await(cmd *exec.Cmd, text, output string, ended <-chan error) e
 		if began.IsZero() && bytes.Contains(printed, []byte("sbxtrace: ")) {
 			began, size = time.Now(), len(printed)
 		}
-		shown := len(printed) > size+1000 && !strings.Contains(text, "sbxtrace run") // which may end by itself
-		if !began.IsZero() && (shown || time.Since(began) > showing) {
+		if shown := len(printed) > size+1000; !began.IsZero() && (shown || time.Since(began) > showing) {
 			interrupt = false
 			if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGINT); err != nil {
 				return err

@@ -42,6 +42,8 @@ var adapted = []struct {
 	// What is installed is a program of this module.
 	{regexp.MustCompile(`^go install github\.com/sbxtrace/sbxtrace/(cmd/\S+)@latest$`), `go build -C "$$REPO" -o /dev/null ./${1}`},
 	{regexp.MustCompile(`^\.ci/run$`), `bash -n "$$REPO/.ci/run"`},
+	// A server that nobody runs is not asked, and one that does not answer is no trouble.
+	{regexp.MustCompile(`https://debuginfod\.debian\.net`), `http://127.0.0.1:9`},
 }
 
 // service is a program that a page may mention, started before the first
@@ -69,7 +71,8 @@ uwsgi_temp_path uwsgi; scgi_temp_path scgi; server { listen unix:nginx.sock; } }
 `,
 	"bin/flamegraph.pl": "#!/bin/sh\nexec cat\n",
 	// Root has no need of sudo, and the real one has a PATH of its own.
-	"bin/sudo": "#!/bin/sh\nwhile [ \"${1#-}\" != \"$1\" ]; do shift; done\nexec \"$@\"\n",
+	"bin/sudo": "#!/bin/sh\nwhile [ \"${1#-}\" != \"$1\" ]; do shift; done\nexec env \"$@\"\n",
+	"Makefile": "all:\n\t@sleep 0.2\n",
 }
 
 // profiles are those of the exporter's tests, whose reports the pages show.
@@ -192,9 +195,7 @@ func write(path string, text []byte) error {
 // runnable is a command with its placeholders filled in.
 func runnable(text string) (string, error) {
 	for _, a := range adapted {
-		if a.shown.MatchString(text) {
-			return a.shown.ReplaceAllString(text, a.run), nil
-		}
+		text = a.shown.ReplaceAllString(text, a.run)
 	}
 	if !anyPID.MatchString(text) {
 		return text, nil
