@@ -54,16 +54,25 @@ const struct usdt_event *unused_usdt_event __attribute__((unused));
 const struct usdt_text_event *unused_usdt_text_event __attribute__((unused));
 const struct python_event *unused_python_event __attribute__((unused));
 
-static __always_inline __u64 usdt_reg(struct pt_regs *ctx, __u16 off)
+/* The address of the registers as a number, which functions of their own can take. */
+static __always_inline __u64 address_of_regs(struct pt_regs *ctx)
+{
+	__u64 address = 0;
+
+	bpf_probe_read_kernel(&address, sizeof(address), &ctx);
+	return address;
+}
+
+static __always_inline __u64 usdt_reg(__u64 regs, __u16 off)
 {
 	__u64 v = 0;
 
-	bpf_probe_read_kernel(&v, sizeof(v), (void *)ctx + off);
+	bpf_probe_read_kernel(&v, sizeof(v), (void *)regs + off);
 	return v;
 }
 
 /* Fetches one argument; false: it could not be read. */
-static __always_inline bool usdt_value(struct pt_regs *ctx, const struct usdt_arg *a, __u64 *value)
+static __always_inline bool usdt_value(__u64 regs, const struct usdt_arg *a, __u64 *value)
 {
 	__u64 v = a->val_off, index, reg;
 	__u32 shift;
@@ -73,7 +82,7 @@ static __always_inline bool usdt_value(struct pt_regs *ctx, const struct usdt_ar
 		return false;
 	if (a->kind == USDT_MEM_FIELD) {
 		index = 0;
-		if (bpf_probe_read_user(&index, 8, (void *)(usdt_reg(ctx, a->reg_off) + (v & 0xffff))))
+		if (bpf_probe_read_user(&index, 8, (void *)(usdt_reg(regs, a->reg_off) + (v & 0xffff))))
 			return false;
 		index += v >> 16 & 0xffff;
 		v = v >> 32 & 0xffff;
@@ -84,9 +93,9 @@ static __always_inline bool usdt_value(struct pt_regs *ctx, const struct usdt_ar
 		goto cut;
 	}
 	if (a->kind != USDT_CONST && !(a->flags & USDT_NO_BASE))
-		v += usdt_reg(ctx, a->reg_off);
+		v += usdt_reg(regs, a->reg_off);
 	if (a->kind == USDT_MEM_INDEX) {
-		index = usdt_reg(ctx, a->idx_reg_off);
+		index = usdt_reg(regs, a->idx_reg_off);
 		if (a->flags & USDT_INDEX_SXTW)
 			index = (__s64)(__s32)index;
 		else if (a->flags & USDT_INDEX_UXTW)
@@ -124,18 +133,45 @@ cut:
 	return true;
 }
 
-static __always_inline void fill_usdt(struct usdt_event *e, const struct where *w, __u32 nargs, __u32 unread,
-				      const __u64 *args)
+/*
+ * All arguments of a static probe, in the event: what is known of memory there
+ * is not followed, so that the ways to have read one do not multiply with those
+ * of the next. A function of its own to the verifier for the same reason.
+ */
+__noinline int fill_args(struct usdt_event *e, __u32 func, __u64 regs)
 {
-	fill_header(&e->h, w, EVENT_USDT, bpf_ktime_get_ns());
-	e->nargs = nargs;
-	e->unread = unread;
-	for (int i = 0; i < MAX_USDT_ARGS; i++)
-		e->args[i] = args[i];
+	struct usdt_spec *spec;
+	__u64 value;
+
+	if (!e)
+		return 0;
+	e->nargs = 0;
+	e->unread = 0;
+	spec = bpf_map_lookup_elem(&usdt_specs, &func);
+	if (!spec)
+		return 0;
+	e->nargs = spec->nargs;
+	for (int i = 0; i < MAX_USDT_ARGS; i++) {
+		e->args[i] = 0;
+		if (i >= spec->nargs)
+			continue;
+		if (!usdt_value(regs, &spec->args[i], &value))
+			e->unread |= 1 << i;
+		e->args[i] = value;
+	}
+	return 0;
 }
 
-static __always_inline void fill_texts(struct usdt_text_event *e, const struct usdt_spec *spec)
+/* The strings that arguments point to; a function of its own like fill_args. */
+__noinline int fill_texts(struct usdt_text_event *e, __u32 func)
 {
+	struct usdt_spec *spec;
+
+	if (!e)
+		return 0;
+	spec = bpf_map_lookup_elem(&usdt_specs, &func);
+	if (!spec)
+		return 0;
 	for (int i = 0; i < MAX_USDT_TEXTS; i++) {
 		struct usdt_text *t = &e->texts[i];
 		__u32 arg = spec->texts[i];
@@ -149,17 +185,17 @@ static __always_inline void fill_texts(struct usdt_text_event *e, const struct u
 		if (n > 0)
 			t->len = n;
 	}
+	return 0;
 }
 
 SEC("uprobe")
 int usdt(struct pt_regs *ctx)
 {
-	__u64 args[MAX_USDT_ARGS];
 	struct usdt_text_event *te;
 	struct usdt_spec *spec;
 	struct usdt_event *e;
-	__u32 func, unread = 0;
 	struct where w;
+	__u32 func;
 
 	if (!locate(ctx, &w, false) || !wanted_thread(w.tid))
 		return 0;
@@ -171,18 +207,14 @@ int usdt(struct pt_regs *ctx)
 	if (!spec)
 		return 0;
 	report_lost(&w);
-	for (int i = 0; i < MAX_USDT_ARGS; i++) {
-		args[i] = 0;
-		if (i < spec->nargs && !usdt_value(ctx, &spec->args[i], &args[i]))
-			unread |= 1 << i;
-	}
 	if (spec->texts[0] >= MAX_USDT_ARGS) {
 		e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
 		if (!e) {
 			count_lost();
 			return 0;
 		}
-		fill_usdt(e, &w, spec->nargs, unread, args);
+		fill_header(&e->h, &w, EVENT_USDT, bpf_ktime_get_ns());
+		fill_args(e, func, address_of_regs(ctx));
 		bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
 		return 0;
 	}
@@ -191,8 +223,9 @@ int usdt(struct pt_regs *ctx)
 		count_lost();
 		return 0;
 	}
-	fill_usdt(&te->u, &w, spec->nargs, unread, args);
-	fill_texts(te, spec);
+	fill_header(&te->u.h, &w, EVENT_USDT, bpf_ktime_get_ns());
+	fill_args(&te->u, func, address_of_regs(ctx));
+	fill_texts(te, func);
 	bpf_ringbuf_submit(te, BPF_RB_NO_WAKEUP);
 	return 0;
 }
@@ -203,7 +236,7 @@ static __always_inline int python(struct pt_regs *ctx, __u8 kind)
 	struct python_event *e;
 	struct usdt_spec *spec;
 	struct where w;
-	__u64 text;
+	__u64 text, regs;
 	__u32 func;
 
 	if (!locate(ctx, &w, false) || !wanted_thread(w.tid))
@@ -220,12 +253,13 @@ static __always_inline int python(struct pt_regs *ctx, __u8 kind)
 		return 0;
 	}
 	fill_header(&e->h, &w, kind, bpf_ktime_get_ns());
-	usdt_value(ctx, &spec->args[2], &e->line);
+	regs = address_of_regs(ctx);
+	usdt_value(regs, &spec->args[2], &e->line);
 	e->file[0] = 0;
 	e->func[0] = 0;
-	if (usdt_value(ctx, &spec->args[0], &text))
+	if (usdt_value(regs, &spec->args[0], &text))
 		bpf_probe_read_user_str(e->file, sizeof(e->file), (void *)text);
-	if (usdt_value(ctx, &spec->args[1], &text))
+	if (usdt_value(regs, &spec->args[1], &text))
 		bpf_probe_read_user_str(e->func, sizeof(e->func), (void *)text);
 	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
 	return 0;
