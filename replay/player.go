@@ -228,6 +228,18 @@ func (p *Player) Seek(t uint64) error {
 	return p.playTo(t, nil)
 }
 
+// PlayTo goes to the time t as Seek does, and tells the sink of what lies between
+// the beginning of so many blocks before and t.
+func (p *Player) PlayTo(t uint64, before int) error {
+	if len(p.file.Blocks) == 0 {
+		return nil
+	}
+	if err := p.load(max(p.file.At(t)-before, 0), true); err != nil {
+		return err
+	}
+	return p.playTo(t, nil)
+}
+
 // playTo plays up to the time t, included.
 func (p *Player) playTo(t uint64, pace func(uint64) error) error {
 	for {

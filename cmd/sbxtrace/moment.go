@@ -26,26 +26,38 @@ func printMoment(out *output, f *replayFlags, rec *recording.File, p *replay.Pla
 		return momentJSON(out, p, at)
 	}
 	var b strings.Builder
-	text := term.NewPalette(out.color)
 	fmt.Fprintf(&b, "%s\n", moment(rec, at))
 	if len(p.Lanes()) == 0 {
 		b.WriteString("\n  no call is open\n")
 	}
-	for _, l := range p.Lanes() {
-		fmt.Fprintf(&b, "\n%s%s%s\n", text.Bold, laneName(p, l), text.Reset)
-		for i := range l.Open {
-			c := &l.Open[i]
-			b.WriteString(strings.Repeat(" ", 2+2*min(i, 40)))
-			b.WriteString(term.Clean(p.Names().Func(c.Func).Name))
-			b.WriteString(arguments(c))
-			if m := p.Names().Func(c.Func).Module; m != "" {
-				fmt.Fprintf(&b, " %s[%s]%s", text.Dim, term.Clean(m), text.Reset)
-			}
-			fmt.Fprintf(&b, "  %sfor %s%s%s\n", text.Dim, strings.TrimSpace(strings.Join(strings.Fields(term.Duration(at-min(at, c.Start))), " ")), openNote(c), text.Reset)
-		}
-	}
+	appendLanes(&b, out, p, at)
 	_, err = io.WriteString(out, b.String())
 	return err
+}
+
+// appendLanes prints the open calls of every thread.
+func appendLanes(b *strings.Builder, out *output, p *replay.Player, at uint64) {
+	text := term.NewPalette(out.color)
+	for _, l := range p.Lanes() {
+		fmt.Fprintf(b, "\n%s%s%s\n", text.Bold, laneName(p, l), text.Reset)
+		appendOpen(b, out, p, l, at, 2)
+	}
+}
+
+// appendOpen prints the open calls of a thread, outermost first.
+func appendOpen(b *strings.Builder, out *output, p *replay.Player, l *trace.Lane, at uint64, indent int) {
+	text := term.NewPalette(out.color)
+	for i := range l.Open {
+		c := &l.Open[i]
+		fn := p.Names().Func(c.Func)
+		b.WriteString(strings.Repeat(" ", indent+2*min(i, 40)))
+		b.WriteString(term.Clean(fn.Name))
+		b.WriteString(arguments(c))
+		if fn.Module != "" {
+			fmt.Fprintf(b, " %s[%s]%s", text.Dim, term.Clean(fn.Module), text.Reset)
+		}
+		fmt.Fprintf(b, "  %sfor %s%s%s\n", text.Dim, brief(at-min(at, c.Start)), openNote(c), text.Reset)
+	}
 }
 
 // openNote tells what is special about an open call.

@@ -28,6 +28,8 @@ type replayFlags struct {
 	pids     []uint
 	speed    string
 	at       string
+	until    string
+	explain  string
 	tree     bool
 }
 
@@ -55,6 +57,8 @@ Times are given from the beginning (1.5s), before the end (-2s), by the clock
 	fs := cmd.Flags()
 	fs.StringVar(&f.speed, "speed", "max", "how fast: 1x, 10x, 0.1x or max")
 	fs.StringVar(&f.at, "at", "", "print what every thread is in at this `time`")
+	fs.StringVar(&f.until, "until", "", "find the next moment at which this `condition` is met, such as 'call(FUNC) > 10ms'")
+	fs.StringVar(&f.explain, "explain", "", "print what led to this `time`: the calls that are open, and those before them")
 	fs.BoolVar(&f.tree, "tree", false, "print the calls as a tree, also on a terminal")
 	return cmd
 }
@@ -85,8 +89,8 @@ func (f *replayFlags) check() (speed float64, err error) {
 	if f.at != "" && (f.from != "" || f.to != "" || f.summary || f.entries || len(f.hist) > 0 || f.speed != "max") {
 		return 0, usagef("--at is one moment: it goes with --func, --thread, --pid, --format and -o")
 	}
-	if f.tree && (f.summary || f.format == "json" || f.at != "") {
-		return 0, usagef("--tree is what --summary, --format json and --at replace")
+	if err := f.checkMoments(); err != nil {
+		return 0, err
 	}
 	if f.speed == "max" {
 		return 0, nil
@@ -96,6 +100,28 @@ func (f *replayFlags) check() (speed float64, err error) {
 		return 0, usagef("--speed %q: it takes 1x, 10x, 0.1x or max", f.speed)
 	}
 	return speed, nil
+}
+
+// checkMoments checks the flags that print one moment instead of calls.
+func (f *replayFlags) checkMoments() error {
+	moments := 0
+	for _, s := range []string{f.at, f.until, f.explain} {
+		if s != "" {
+			moments++
+		}
+	}
+	calls := f.summary || f.entries || len(f.hist) > 0 || f.speed != "max"
+	switch {
+	case moments > 1:
+		return usagef("--at, --until and --explain exclude each other")
+	case f.until != "" && calls:
+		return usagef("--until finds one moment: it goes with --from, --to, --func, --thread, --pid, --format and -o")
+	case f.explain != "" && (calls || f.from != "" || f.to != "" || f.format == "json"):
+		return usagef("--explain is one moment, for people: it goes with --func, --thread, --pid and -o")
+	case f.tree && (f.summary || f.format == "json" || moments > 0):
+		return usagef("--tree is what --summary, --format json, --at, --until and --explain replace")
+	}
+	return nil
 }
 
 // filter makes the replay's filter of the flags.
@@ -165,9 +191,14 @@ func replayFile(cmd *cobra.Command, f *replayFlags, file string) error {
 	defer out.Close()
 	p := replay.NewPlayer(rec, nil)
 	p.SetFilter(filter)
-	if f.at != "" {
+	switch {
+	case f.at != "":
 		err = printMoment(out, f, rec, p)
-	} else {
+	case f.until != "":
+		err = f.findNext(out, rec, p)
+	case f.explain != "":
+		err = f.explainMoment(out, rec, p)
+	default:
 		err = f.play(rec, p, out, n, speed)
 	}
 	if errors.Is(err, syscall.EPIPE) { // the reader has seen enough
