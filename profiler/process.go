@@ -136,6 +136,27 @@ func (p *Profiler) add(pid uint32) error {
 	return nil
 }
 
+// AddAll makes every process a target that has a program: those that come are
+// children of one.
+func (p *Profiler) AddAll() error {
+	pids, err := symbolizer.Processes()
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, pid := range pids {
+		if pid == os.Getpid() {
+			continue
+		}
+		// Kernel threads have no memory, others end meanwhile.
+		if err := p.add(uint32(pid)); errors.Is(err, loader.ErrPermission) || errors.Is(err, loader.ErrNotSupported) {
+			return err
+		}
+	}
+	return nil
+}
+
 // refresh reads what a process has mapped, and opens the files, so that their
 // addresses can still be named after it has ended.
 func (p *Profiler) refresh(proc *process) error {

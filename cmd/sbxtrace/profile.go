@@ -247,6 +247,11 @@ func (s *sampling) begin(pids []uint32, command []string) error {
 	if added == 0 && last != nil {
 		return last
 	}
+	if s.f.all {
+		if err := s.p.AddAll(); err != nil {
+			return err
+		}
+	}
 	r, err := s.p.Start()
 	if errors.Is(err, profiler.ErrNoFunction) && s.f.event != "alloc" {
 		return fmt.Errorf("--event %s: no function of the target matches, and it is no event (%s)", s.f.event, list(slices.Sorted(maps.Keys(sampleEvents))))
