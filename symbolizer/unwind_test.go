@@ -272,7 +272,7 @@ func TestUnwindTableGo(t *testing.T) {
 	if r := at("main.main"); r != (UnwindRule{Kind: UnwindCFA, Reg: 7, Offset: 8, Second: -8}) && b.Arch == elf.EM_X86_64 {
 		t.Errorf("entry of main.main: %+v", r)
 	}
-	for name, kind := range map[string]UnwindKind{"runtime.goexit": UnwindEnd, "runtime.mstart": UnwindEnd,
+	for name, kind := range map[string]UnwindKind{"runtime.goexit": UnwindEnd, "runtime.mstart": UnwindEnd, "runtime.sigtramp": UnwindCFA,
 		"runtime.morestack": UnwindGoStack, "runtime.sigreturn__sigaction": UnwindSignal} {
 		if r := at(name); r.Kind != kind {
 			t.Errorf("%s: %v, want %v", name, r.Kind, kind)

@@ -84,6 +84,8 @@ func (t *goTable) special(u *unwindBuilder, f *goFunc) (r UnwindRule, ok bool) {
 		return UnwindRule{Kind: UnwindSignal, Reg: amd64SP, Flags: UnwindExact}, true
 	case name == "runtime.morestack":
 		return UnwindRule{Kind: UnwindGoStack, Flags: UnwindExact}, true
+	case name == "runtime.sigtramp": // the outermost for Go, and called by the kernel
+		return r, false
 	case name == "runtime.mcall", name == "runtime.gogo", f.flag&goTopFrame != 0:
 		// mcall runs the scheduler, on behalf of no goroutine.
 		return UnwindRule{Kind: UnwindEnd}, true
