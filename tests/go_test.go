@@ -72,3 +72,15 @@ func TestGoSoak(t *testing.T) {
 func TestGoInlined(t *testing.T) {
 	situation{target: "goinline", args: []string{"--rounds", "15"}, noTree: true}.inBuilds(t, goBuilds)
 }
+
+// Go and C call each other: C has return probes, Go none. What C calls back is in
+// the goroutine's lane, C's own calls in the thread's.
+func TestGoCgo(t *testing.T) {
+	s := situation{
+		target: "gocgo", args: []string{"--rounds", "30", "--goroutines", "6", "--threads", "3"},
+		flags: []string{"main.*", "c_*"}, noTree: true,
+	}
+	s.inBuild(t, "default")
+	s.build, s.unseen = []targets.Option{targets.Strip()}, []string{"c_work", "c_leaf", "c_thread", "c_start"} // only Go keeps names
+	s.inBuild(t, "strip")
+}

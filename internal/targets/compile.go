@@ -150,7 +150,8 @@ func compileNative(root, src, name string, s target, v variant, tool compiler, o
 	return runTool(tool.path, src, nil, append(args, link...)...)
 }
 
-// compileGo builds a Go target without cgo, so that it is static.
+// compileGo builds a Go target, without cgo where it can do without, so that it is
+// static.
 func compileGo(src string, s target, v variant, tool compiler, binary string) error {
 	// the state of the repository would end up in the binary otherwise
 	args := []string{"build", "-buildvcs=false", "-o", binary}
@@ -165,7 +166,11 @@ func compileGo(src string, s target, v variant, tool compiler, binary string) er
 	}
 	args = append(args, s.flags...)
 	args = append(args, v.flags...)
-	return runTool(tool.path, src, []string{"CGO_ENABLED=0", "GOFLAGS="}, append(args, ".")...)
+	cgo := "CGO_ENABLED=0"
+	if s.cgo {
+		cgo = "CGO_ENABLED=1"
+	}
+	return runTool(tool.path, src, []string{cgo, "GOFLAGS="}, append(args, ".")...)
 }
 
 // compileRust builds the single file <name>.rs.

@@ -139,3 +139,17 @@ func TestGohttp(t *testing.T) {
 		Counts: n, Returns: n, Values: map[string]int64{"failures": 0},
 	}, "--clients", "4", "--requests", "30")
 }
+
+func TestGoCgo(t *testing.T) {
+	const rounds, goroutines, threads = 30, 4, 3
+	grown := uint64(0) // frames of one caller's rounds: 1 + (leaf's n + 1) % 40 each
+	for n := range rounds {
+		grown += 1 + uint64(n+1)%40
+	}
+	n := counts{
+		"main.worker": goroutines, "main.round": goroutines * rounds, "main.back": goroutines * rounds,
+		"main.fromThread": threads * rounds, "main.grow": (goroutines + threads) * grown,
+		"c_work": goroutines * rounds, "c_leaf": (2*goroutines + threads) * rounds, "c_thread": threads, "c_start": 1,
+	}
+	checkTruth(t, "gocgo", map[string][]Option{"default": nil}, Truth{Counts: n, Returns: n}, "--rounds", "30", "--goroutines", "4", "--threads", "3")
+}

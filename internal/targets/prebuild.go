@@ -26,6 +26,9 @@ type Prebuilt struct {
 // prebuiltVariants returns what a machine without compilers should have of the
 // target: few enough that a test machine's memory holds all of them.
 func (s target) prebuiltVariants() [][]Option {
+	if s.cgo {
+		return [][]Option{{}}
+	}
 	if s.lang == langGo {
 		return [][]Option{{}, {Strip()}, {OptLevel("0")}, {PIE()}}
 	}

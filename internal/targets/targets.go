@@ -42,6 +42,7 @@ type target struct {
 	needsGCC string
 	// dynamic targets make no sense without shared libraries.
 	dynamic bool
+	cgo     bool // Go: with C in it
 	// noMusl says why musl cannot build it, "" if it can.
 	noMusl string
 }
@@ -95,6 +96,7 @@ var registry = map[string]target{
 
 	"goallocs":   {lang: langGo},
 	"gocalls":    {lang: langGo},
+	"gocgo":      {lang: langGo, cgo: true},
 	"godemo":     {lang: langGo},
 	"gohttp":     {lang: langGo},
 	"goinline":   {lang: langGo},
