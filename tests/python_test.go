@@ -143,17 +143,37 @@ func TestPython(t *testing.T) {
 			}
 		}
 	}
-	t.Run("attach", func(t *testing.T) {
-		t.Parallel()
-		p := targets.StartCmd(t, exec.Command(interpreter, path))
-		s := attach(t, p.Ready(), "--usdt", "python:function__*")
-		p.Go()
-		p.Truth()
-		if err := p.Quit(); err != nil {
-			t.Error(err)
-		}
-		check(t, s.wait())
-	})
+	for _, tt := range []struct {
+		name  string
+		flags []string
+	}{
+		{"attach", []string{"--usdt", "python:function__*"}},
+		{"bare", nil}, // they are the target's own functions
+		// The interpreter announces a call twice while its lines are traced.
+		{"lines", []string{"--usdt", "python:function__*", "--usdt", "python:line"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			p := targets.StartCmd(t, exec.Command(interpreter, path))
+			s := attach(t, p.Ready(), tt.flags...)
+			p.Go()
+			p.Truth()
+			if err := p.Quit(); err != nil {
+				t.Error(err)
+			}
+			r := s.wait()
+			check(t, r)
+			lines := 0
+			for _, e := range r.of("usdt") {
+				if e.Func == "python:line" && len(e.Texts) > 1 && strings.HasSuffix(e.Texts[0], "program.py") && e.Texts[1] == "middle" {
+					lines++
+				}
+			}
+			if want := 3 * rounds; tt.name == "lines" && lines != want {
+				t.Errorf("%d lines of middle, want %d", lines, want)
+			}
+		})
+	}
 	t.Run("run", func(t *testing.T) {
 		t.Parallel()
 		s := sbxtrace(t, "run", "--usdt", "python:function__*", "--", interpreter, path, "--auto")

@@ -134,13 +134,20 @@ func (t *Tracer) govern(elapsed time.Duration, last cpuTimes) bool {
 	if len(out) == 0 {
 		return false
 	}
-	ids := make([]trace.FuncID, len(out))
+	ids := make([]trace.FuncID, 0, len(out))
 	rates := make(map[trace.FuncID]hot, len(out))
-	for i, h := range out {
-		ids[i] = h.id
+	for _, h := range out {
+		if t.gone[h.id] {
+			continue // with another
+		}
 		rates[h.id] = h
-		t.governor.forget(h.id)
-		t.gone[h.id] = true
+		for _, id := range append([]trace.FuncID{h.id}, t.together[h.id]...) {
+			if !t.gone[id] {
+				ids = append(ids, id)
+				t.governor.forget(id)
+				t.gone[id] = true
+			}
+		}
 	}
 	err := t.loader.Remove(ids, func(now []trace.FuncID, at uint64) {
 		list := make([]trace.Event, 0, len(now))

@@ -355,7 +355,9 @@ func (t *Tracer) number(mod *module, fns []trace.Func) []trace.FuncID {
 		ids[i] = first + trace.FuncID(n)
 		mod.ids[probedAt{fns[i].Offset, fns[i].Name}] = ids[i]
 	}
-	t.report.Functions += len(fresh)
+	if len(fns) > 0 && fns[0].Lang != trace.LangStatic {
+		t.report.Functions += len(fresh)
+	}
 	return ids
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/sbxtrace/sbxtrace/loader"
 	"github.com/sbxtrace/sbxtrace/symbolizer"
@@ -180,6 +181,8 @@ func (t *Tracer) children(added []*process) []uint32 {
 // describe finds out what matters of the process as a whole.
 func (t *Tracer) describe(p *process, mods []mapped) error {
 	info := uprobes.ModuleInfo{}
+	patterns := t.opt.USDT
+	python, bare := false, t.opt.bare()
 	for _, m := range mods {
 		if m.Main {
 			p.main, p.exe = m.id, exeID(int(p.pid))
@@ -189,6 +192,7 @@ func (t *Tracer) describe(p *process, mods []mapped) error {
 			continue // said when its functions are asked for
 		}
 		p.unwinds = p.unwinds || unwinds(&m, bin)
+		python = python || bare && (m.Main || strings.HasPrefix(filepath.Base(p.mainPath(mods)), "python")) && isPython(&m, bin)
 		if m.Main {
 			if bin.File().Class != elf.ELFCLASS64 {
 				bin.Close()
@@ -209,13 +213,28 @@ func (t *Tracer) describe(p *process, mods []mapped) error {
 		matcher = matcher.WithDefault(info)
 	}
 	p.matcher = matcher
-	if len(t.opt.USDT) > 0 {
-		if p.usdt, err = uprobes.CompileUSDT(t.opt.USDT); err != nil {
+	if python {
+		// The program's own functions are those in Python.
+		patterns = pythonFunctions
+		t.python.Do(func() { t.note("the target's Python functions are traced; '*' traces those of the interpreter") })
+	}
+	if len(patterns) > 0 {
+		if p.usdt, err = uprobes.CompileUSDT(patterns); err != nil {
 			return err
 		}
 	}
 	t.matchers = append(t.matchers, matcher)
 	return nil
+}
+
+// mainPath is the path of the program.
+func (p *process) mainPath(mods []mapped) string {
+	for i := range mods {
+		if mods[i].Main {
+			return mods[i].Path
+		}
+	}
+	return ""
 }
 
 // forked attaches to a new child what is attached to its parent alone.

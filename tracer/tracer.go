@@ -47,9 +47,14 @@ type Options struct {
 	Note func(format string, args ...any)
 }
 
+// bare reports whether nothing was selected: each target's own functions are
+// traced.
+func (o *Options) bare() bool { return o.Selector.Empty() && len(o.USDT) == 0 }
+
 // Report says what was attached.
 type Report struct {
 	Functions int // functions with probes
+	Static    int // static probes
 	Modules   int // files they are in
 	Processes int
 	Skipped   []Candidate // matched, but cannot be probed
@@ -88,12 +93,14 @@ type Tracer struct {
 	governor  *governor
 	unwatched []watched // functions that the governor does not know yet
 	gone      map[trace.FuncID]bool
-	internal  map[trace.FuncID]bool // probes of our own, no function of the user's
+	together  map[trace.FuncID][]trace.FuncID // static probes that say nothing without each other
+	internal  map[trace.FuncID]bool           // probes of our own, no function of the user's
 	report    Report
 
 	attached time.Time // when the first probes began to count
 	cpu      cpuTimes  // of the targets then and later
 
+	python  sync.Once // says that Python functions are traced
 	symbols stackSymbols
 	regions regions
 	tap     trace.Tap // may be nil
@@ -129,6 +136,7 @@ func New(o Options) (*Tracer, error) {
 		processes: make(map[uint32]*process),
 		modules:   make(map[fileID]*module),
 		gone:      make(map[trace.FuncID]bool),
+		together:  make(map[trace.FuncID][]trace.FuncID),
 		internal:  make(map[trace.FuncID]bool),
 		cpu:       make(cpuTimes),
 	}
@@ -156,7 +164,7 @@ func (t *Tracer) load(functions int) {
 	o := &t.opt
 	t.loader, t.loadErr = loader.New(loader.Config{
 		Level: o.Level, MinDuration: o.MinDuration, MaxDepth: o.MaxDepth, Sample: o.Sample,
-		TIDs: o.TIDs, Comm: o.Comm, Follow: o.Follow, Announce: o.Joins != nil, StopOnExec: o.StopOnExec, GuardArgs: o.GuardArgs, Static: len(o.USDT) > 0,
+		TIDs: o.TIDs, Comm: o.Comm, Follow: o.Follow, Announce: o.Joins != nil, StopOnExec: o.StopOnExec, GuardArgs: o.GuardArgs, Static: len(o.USDT) > 0 || o.bare(),
 		RingBytes: o.RingBytes, Mode: o.Mode, InternPython: t.internPython, MaxFuncs: functions,
 	})
 	close(t.loadDone)
@@ -210,7 +218,7 @@ func (t *Tracer) Start() (Report, error) {
 	if t.overwritesErr != nil {
 		t.note("programs must not be overwritten while they are traced: %v", t.overwritesErr)
 	}
-	if t.report.Functions == 0 {
+	if t.report.Functions+t.report.Static == 0 {
 		return t.report, t.nothing()
 	}
 	t.noteUnmatched()

@@ -120,10 +120,14 @@ func (v *viewer) finish(orphans uint64, sums *recording.Rows) error {
 
 // summary prints what every session ends with: of sums, or of the calls seen.
 func (v *viewer) summary(orphans uint64, sums *recording.Rows) error {
-	rows, totals := v.stats.Rows(v.fns), v.stats.Totals()
+	counted, totals := v.stats.Rows(v.fns), v.stats.Totals()
 	totals.Orphans = orphans
+	rows := counted
 	if sums != nil {
 		rows = sums.Rows
+	}
+	rows = pythonRows(rows, counted, v.fns)
+	if sums != nil {
 		totals.Calls, totals.First, totals.Last = 0, sums.First, sums.Last
 		for i := range rows {
 			if v.fns.Func(rows[i].Func).Lang != trace.LangStatic {

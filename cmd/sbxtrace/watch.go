@@ -136,8 +136,14 @@ func attachedLine(r tracer.Report, pids []uint32) string {
 	if len(pids) == 1 && r.Processes == 1 {
 		where = fmt.Sprintf("pid %d", pids[0])
 	}
-	return fmt.Sprintf("attached: %s in %s of %s, %d ms",
-		count(r.Functions, "function"), count(r.Modules, "module"), where, r.Took.Milliseconds())
+	what := count(r.Functions, "function")
+	switch {
+	case r.Static > 0 && r.Functions > 0:
+		what += " and " + count(r.Static, "static probe")
+	case r.Static > 0:
+		what = count(r.Static, "static probe")
+	}
+	return fmt.Sprintf("attached: %s in %s of %s, %d ms", what, count(r.Modules, "module"), where, r.Took.Milliseconds())
 }
 
 // count is "1 function" or "2 functions".
