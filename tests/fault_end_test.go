@@ -109,16 +109,27 @@ type launched struct {
 
 // launch starts a command by `run` and waits until it has printed a line that
 // begins with "READY " and its process id.
-func launch(t testing.TB, flags []string, command ...string) *launched {
+func launch(t testing.TB, command ...string) *launched {
+	t.Helper()
+	return launchBy(t, (*invocation).start, command...)
+}
+
+// launchTracing is launch with JSON to a file, as tracing.
+func launchTracing(t testing.TB, command ...string) *launched {
+	t.Helper()
+	return launchBy(t, (*invocation).tracing, command...)
+}
+
+func launchBy(t testing.TB, begin func(*invocation, testing.TB) *session, command ...string) *launched {
 	t.Helper()
 	reader, writer, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { writer.Close() })
-	i := typed(append(append([]string{"run"}, flags...), append([]string{"--"}, command...)...)...)
+	i := typed(append([]string{"run", "--"}, command...)...)
 	i.stdin = reader
-	l := &launched{session: i.start(t), stdin: writer}
+	l := &launched{session: begin(i, t), stdin: writer}
 	reader.Close()
 	l.waitFor("the target to be ready", func() bool { return strings.HasSuffix(l.stdout.String(), "\n") })
 	word, rest, _ := strings.Cut(strings.TrimSpace(l.stdout.String()), " ")
@@ -180,7 +191,7 @@ func childOf(t testing.TB, s *session, name string) int {
 // A target outlives an sbxtrace that is killed, whole.
 func TestFaultRunKilled(t *testing.T) {
 	t.Parallel()
-	l := launch(t, nil, own(t, targets.Build(t, "calls")))
+	l := launch(t, own(t, targets.Build(t, "calls")))
 	l.signal(syscall.SIGKILL)
 	l.status()
 	unprobed(t, l.pid)
@@ -230,7 +241,7 @@ func running(t testing.TB, path string) []int {
 func TestFaultRunKilledHolding(t *testing.T) {
 	t.Parallel()
 	child := own(t, targets.Build(t, "calls"))
-	l := launch(t, nil, "sh", "-c", `echo READY $$; read line; "$0" --auto >/dev/null; echo CHILD $?; read line`, child)
+	l := launch(t, "sh", "-c", `echo READY $$; read line; "$0" --auto >/dev/null; echo CHILD $?; read line`, child)
 	l.signal(syscall.SIGSTOP)
 	l.send("go")
 	eventually(t, "the child to be held", func() bool {

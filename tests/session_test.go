@@ -60,11 +60,20 @@ func sbxtrace(t testing.TB, command string, args ...string) *session {
 // wrapper.
 func sbxtraceBy(t testing.TB, wrapper []string, command string, args ...string) *session {
 	t.Helper()
+	i := typed(append([]string{command}, args...)...)
+	i.wrapper = wrapper
+	return i.tracing(t)
+}
+
+// tracing starts sbxtrace with JSON to a file, a ready file, and without a limit
+// of overhead, which would take functions out.
+func (i *invocation) tracing(t testing.TB) *session {
+	t.Helper()
 	dir := t.TempDir()
 	output, ready := filepath.Join(dir, "out.json"), filepath.Join(dir, "ready")
-	i := typed(append([]string{command, "--format", "json", "--max-overhead", "off", "--ready-file", ready, "-o", output}, args...)...)
-	i.wrapper = wrapper
-	s := i.start(t)
+	with := *i
+	with.args = append([]string{i.args[0], "--format", "json", "--max-overhead", "off", "--ready-file", ready, "-o", output}, i.args[1:]...)
+	s := with.start(t)
 	s.output, s.ready = output, ready
 	return s
 }

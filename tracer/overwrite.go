@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
+	"os/signal"
 	"slices"
 	"sync"
 
@@ -16,8 +17,8 @@ import (
 // Probes that everyone has belong to a file, by offset, and stay when nobody
 // executes it. Should it then be overwritten in place (`cp new program`, strip),
 // as opposed to replaced by another file of that name, they would strike the new
-// code where an instruction does not even begin. So they are taken out when the
-// first byte is written, and again at an exec if that came too late.
+// code where an instruction does not even begin. So who opens it for writing is
+// kept waiting, by a lease, for the milliseconds that it takes to take them out.
 
 // contents tells what was in a file at a time from what is there later.
 type contents struct {
@@ -83,27 +84,95 @@ func (t *Tracer) overwrittenSince(p *process) bool {
 	return known != nil && contentsOf(symbolizer.ExePath(int(p.pid))) != known.contents
 }
 
-// overwriteWatcher tells of files that begin to be written to.
+// overwriteWatcher tells of files that are about to be overwritten.
 type overwriteWatcher struct {
-	inotify *os.File
+	changed func(fileID)
+	signals chan os.Signal
+	inotify *os.File // where there are no leases
+
 	mu      sync.Mutex
-	files   map[int32]fileID // by watch descriptor
+	leases  map[fileID]*os.File
+	watched map[int32]fileID // by inotify's watch descriptor
+	closed  bool
 	done    sync.WaitGroup
 }
 
 // watchOverwrites calls changed, from another goroutine, for each file that was
-// added and that is written to.
+// added and that somebody wants to write to. He waits until changed returns,
+// unless the file system has no leases.
 func watchOverwrites(changed func(fileID)) (*overwriteWatcher, error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return nil, os.NewSyscallError("inotify_init1", err)
 	}
-	w := &overwriteWatcher{inotify: os.NewFile(uintptr(fd), "inotify"), files: make(map[int32]fileID)}
-	w.done.Go(func() { w.read(changed) })
+	w := &overwriteWatcher{
+		changed: changed, signals: make(chan os.Signal, 1), inotify: os.NewFile(uintptr(fd), "inotify"),
+		leases: make(map[fileID]*os.File), watched: make(map[int32]fileID),
+	}
+	// The kernel's word for a lease that is to be given up (fcntl(2)).
+	signal.Notify(w.signals, unix.SIGIO)
+	w.done.Go(w.breakLeases)
+	w.done.Go(w.readInotify)
 	return w, nil
 }
 
-func (w *overwriteWatcher) read(changed func(fileID)) {
+// add watches a file until somebody wants to write to it.
+func (w *overwriteWatcher) add(path string, id fileID) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed || w.leases[id] != nil {
+		return nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK); err == nil {
+		w.leases[id] = f
+		return nil
+	}
+	// The file system has none, or the file is another user's, or open for
+	// writing even now.
+	f.Close()
+	conn, err := w.inotify.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var addErr error
+	err = conn.Control(func(fd uintptr) {
+		wd, err := unix.InotifyAddWatch(int(fd), path, unix.IN_MODIFY|unix.IN_ONESHOT)
+		if addErr = err; err == nil {
+			w.watched[int32(wd)] = id
+		}
+	})
+	return errors.Join(err, addErr)
+}
+
+// breakLeases gives up the leases that are in somebody's way.
+func (w *overwriteWatcher) breakLeases() {
+	for range w.signals {
+		for id, f := range w.broken() {
+			w.changed(id)
+			f.Close()
+		}
+	}
+}
+
+// broken are the leases that the kernel wants back.
+func (w *overwriteWatcher) broken() map[fileID]*os.File {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out := make(map[fileID]*os.File)
+	for id, f := range w.leases {
+		if kind, err := unix.FcntlInt(f.Fd(), unix.F_GETLEASE, 0); err == nil && kind != unix.F_RDLCK {
+			out[id] = f
+			delete(w.leases, id)
+		}
+	}
+	return out
+}
+
+func (w *overwriteWatcher) readInotify() {
 	buf := make([]byte, 16*(unix.SizeofInotifyEvent+unix.NAME_MAX+1))
 	for {
 		n, err := w.inotify.Read(buf)
@@ -115,45 +184,39 @@ func (w *overwriteWatcher) read(changed func(fileID)) {
 			wd, mask := int32(binary.NativeEndian.Uint32(buf[at:])), binary.NativeEndian.Uint32(buf[at+4:])
 			at += unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(buf[at+12:]))
 			w.mu.Lock()
-			id, known := w.files[wd]
-			delete(w.files, wd)
+			id, known := w.watched[wd]
+			delete(w.watched, wd)
 			w.mu.Unlock()
 			if known && mask&unix.IN_MODIFY != 0 {
-				changed(id)
+				w.changed(id)
 			}
 		}
 	}
 }
 
-// add watches a file until it is written to.
-func (w *overwriteWatcher) add(path string, id fileID) error {
-	// The descriptor's number is not the os.File's to give while it reads.
-	conn, err := w.inotify.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var addErr error
-	err = conn.Control(func(fd uintptr) {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		wd, err := unix.InotifyAddWatch(int(fd), path, unix.IN_MODIFY|unix.IN_ONESHOT)
-		if addErr = err; err == nil {
-			w.files[int32(wd)] = id
-		}
-	})
-	return errors.Join(err, addErr)
-}
-
+// close ends the watch; changed is not called any more.
 func (w *overwriteWatcher) close() error {
 	if w == nil {
 		return nil
 	}
-	err := w.inotify.Close()
-	w.done.Wait()
-	if errors.Is(err, os.ErrClosed) {
+	w.mu.Lock()
+	closed := w.closed
+	w.closed = true
+	var errs []error
+	for _, f := range w.leases {
+		errs = append(errs, f.Close())
+	}
+	clear(w.leases)
+	w.mu.Unlock()
+	if closed {
 		return nil
 	}
-	return err
+	// Only now: SIGIO kills who does not expect it.
+	signal.Stop(w.signals)
+	close(w.signals)
+	errs = append(errs, w.inotify.Close())
+	w.done.Wait()
+	return errors.Join(errs...)
 }
 
 // overwritten is told by the watcher.

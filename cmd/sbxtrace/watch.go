@@ -133,6 +133,9 @@ func (w *watch) sums() (*recording.Rows, error) {
 // attachedLine is what stderr and the ready file say when all probes are in.
 func attachedLine(r tracer.Report, pids []uint32) string {
 	where := fmt.Sprintf("%d processes", r.Processes)
+	if r.Processes == 1 {
+		where = "1 process"
+	}
 	if len(pids) == 1 && r.Processes == 1 {
 		where = fmt.Sprintf("pid %d", pids[0])
 	}
