@@ -40,12 +40,6 @@ func (m memory) uint64(addr uint64) (uint64, error) {
 	return binary.NativeEndian.Uint64(b[:]), err
 }
 
-func (m memory) uint32(addr uint64) (uint32, error) {
-	var b [4]byte
-	err := m.read(b[:], addr)
-	return binary.NativeEndian.Uint32(b[:]), err
-}
-
 // words reads n words of 8 bytes.
 func (m memory) words(addr uint64, n int) ([]uint64, error) {
 	buf := make([]byte, 8*n)

@@ -183,16 +183,9 @@ func (p *Python) Thread(tid int) (uint64, error) {
 	l := &p.Layout
 	interp, err := p.mem.uint64(p.Runtime + uint64(l.Interpreters))
 	for n := 0; err == nil && interp != 0 && n < maxPythonInterps; n++ {
-		thread, err := p.mem.uint64(interp + uint64(l.Threads))
-		for n := 0; err == nil && thread != 0 && n < maxPythonThreads; n++ {
-			var id uint64
-			if id, err = p.mem.uint64(thread + uint64(l.NativeID)); err == nil && id == uint64(tid) {
-				return thread, nil
-			}
-			thread, err = p.mem.uint64(thread + uint64(l.NextThread))
-		}
-		if err != nil {
-			return 0, fmt.Errorf("Python threads: %w", err)
+		var thread uint64
+		if thread, err = p.threadOf(interp, uint64(tid)); thread != 0 || err != nil {
+			return thread, err
 		}
 		interp, err = p.mem.uint64(interp + uint64(l.NextInterp))
 	}
@@ -200,6 +193,27 @@ func (p *Python) Thread(tid int) (uint64, error) {
 		return 0, fmt.Errorf("Python interpreters: %w", err)
 	}
 	return 0, fmt.Errorf("thread %d: %w", tid, ErrNoPython)
+}
+
+// threadOf looks through the threads of one interpreter; 0 if the one wanted is
+// not among them.
+func (p *Python) threadOf(interp, tid uint64) (uint64, error) {
+	l := &p.Layout
+	thread, err := p.mem.uint64(interp + uint64(l.Threads))
+	for n := 0; err == nil && thread != 0 && n < maxPythonThreads; n++ {
+		var id uint64
+		if id, err = p.mem.uint64(thread + uint64(l.NativeID)); err != nil {
+			break
+		}
+		if id == tid {
+			return thread, nil
+		}
+		thread, err = p.mem.uint64(thread + uint64(l.NextThread))
+	}
+	if err != nil {
+		return 0, fmt.Errorf("Python threads: %w", err)
+	}
+	return 0, nil
 }
 
 // Stack returns the Python frames of a thread, innermost first. The thread goes
