@@ -86,7 +86,9 @@ func (s situation) compare(t *testing.T, r *result, truth targets.Truth) {
 		for name := range want.Counts {
 			returns[name] = truth.Returns[name]
 		}
-		report(t, "returns", differences("returns", returns, r.returned()))
+		if lines := differences("returns", returns, r.returned()); len(lines) > 0 {
+			report(t, "returns", append(lines, r.unreturned()...))
+		}
 	}
 	if truth.Tree != nil && !s.noTree {
 		edges := r.namedEdges()

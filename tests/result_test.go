@@ -206,6 +206,17 @@ func (r *result) returned() map[string]uint64 {
 	return n
 }
 
+// unreturned describes the calls that did not come back.
+func (r *result) unreturned() []string {
+	var lines []string
+	for _, c := range r.calls {
+		if c.End != "" && c.End != "unseen" {
+			lines = append(lines, fmt.Sprintf("%s of process %d, called by %q at %d for %d ns, ended by %q", c.Func, c.PID, c.Parent, c.TS, c.Dur, c.End))
+		}
+	}
+	return lines
+}
+
 // rowCounts returns the number of calls per function according to the summary.
 func (r *result) rowCounts() map[string]uint64 {
 	n := map[string]uint64{}

@@ -35,6 +35,13 @@ func contentsOf(path string) contents {
 	return contents{st.Size, st.Mtim}
 }
 
+// changed reports whether a file is something else by now. One that cannot be
+// looked at is not: the process by which it is found may have ended.
+func (c contents) changed(path string) bool {
+	now := contentsOf(path)
+	return now != (contents{}) && now != c
+}
+
 // forgetOverwritten takes out what is in files that were something else when
 // they were looked at.
 func (t *Tracer) forgetOverwritten(mods []mapped) error {
@@ -44,7 +51,7 @@ func (t *Tracer) forgetOverwritten(mods []mapped) error {
 		if known == nil || known.contents == (contents{}) {
 			continue
 		}
-		if path, err := mods[i].openPath(); err == nil && contentsOf(path) != known.contents {
+		if path, err := mods[i].openPath(); err == nil && known.contents.changed(path) {
 			errs = append(errs, t.forget(known))
 		}
 	}
@@ -81,7 +88,7 @@ func (t *Tracer) forget(m *module) error {
 // it was looked at.
 func (t *Tracer) overwrittenSince(p *process) bool {
 	known := t.modules[p.main]
-	return known != nil && contentsOf(symbolizer.ExePath(int(p.pid))) != known.contents
+	return known != nil && known.contents.changed(symbolizer.ExePath(int(p.pid)))
 }
 
 // overwriteWatcher tells of files that are about to be overwritten.

@@ -120,3 +120,26 @@ func TestContents(t *testing.T) {
 		t.Error("another time makes no difference")
 	}
 }
+
+func TestContentsChanged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, []byte("one"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	was := contentsOf(path)
+	if was.changed(path) {
+		t.Error("a file that nobody touched has changed")
+	}
+	if err := os.WriteFile(path, []byte("another"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if !was.changed(path) {
+		t.Error("a file of another size has not changed")
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if was.changed(path) {
+		t.Error("a file that cannot be looked at has changed")
+	}
+}
