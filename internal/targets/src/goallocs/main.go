@@ -9,20 +9,21 @@ type node struct {
 	data [40]byte
 }
 
+// Exported, so that what is allocated escapes and nobody calls it unused.
 var (
-	kept   *node
-	slice  []byte
-	number *[4]int64
+	Kept   *node
+	Slice  []byte
+	Number *[4]int64
 )
 
 //go:noinline
-func small() { number = new([4]int64) }
+func small() { Number = new([4]int64) }
 
 //go:noinline
-func pointers() { kept = &node{} }
+func pointers() { Kept = &node{} }
 
 //go:noinline
-func large() { slice = make([]byte, 100_000) }
+func large() { Slice = make([]byte, 100_000) }
 
 func main() {
 	rounds := gotruth.Arg("--rounds", 1000)
