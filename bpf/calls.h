@@ -159,18 +159,25 @@ static __always_inline void count_lost(void)
 	__sync_fetch_and_add(lost_here(), 1);
 }
 
-/* Says what was lost on this CPU as soon as there is room, in the place where it is missing. */
+/*
+ * Says what was lost on this CPU as soon as there is room, in the place where it is missing. The reader takes counts, too:
+ * whoever swaps one out has it.
+ */
 static __always_inline void report_lost(const struct where *w)
 {
-	__u64 *n = lost_here(), count = *n;
+	__u64 *n = lost_here(), count;
 	struct lost_event *e;
 
-	if (!count)
+	if (!*n)
 		return;
 	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
 	if (!e)
 		return;
-	__sync_fetch_and_add(n, -count);
+	count = __sync_lock_test_and_set(n, 0);
+	if (!count) {
+		bpf_ringbuf_discard(e, BPF_RB_NO_WAKEUP);
+		return;
+	}
 	fill_header(&e->h, w, EVENT_LOST, bpf_ktime_get_ns());
 	e->count = count;
 	e->cpu = bpf_get_smp_processor_id();

@@ -122,12 +122,17 @@ int go_exit(struct pt_regs *ctx)
 	return 0;
 }
 
+/* Events of processes that found the ring full: whoever follows processes has to look for himself. */
+__u64 lost_tasks SEC(".data.tasks");
+
 static __always_inline void send_task(struct task_struct *t, __u8 kind, __u32 pid, __u32 tid, __u32 child_pid, __u32 child)
 {
 	struct task_event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
 
-	if (!e)
+	if (!e) {
+		__sync_fetch_and_add(&lost_tasks, 1);
 		return count_lost();
+	}
 	e->h.time = bpf_ktime_get_ns();
 	e->h.pid = pid;
 	e->h.tid = tid;

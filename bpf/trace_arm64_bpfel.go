@@ -210,6 +210,7 @@ const (
 	TraceVarGenerations         = "generations"
 	TraceVarKnown               = "known"
 	TraceVarLost                = "lost"
+	TraceVarLostTasks           = "lost_tasks"
 	TraceVarUnusedArgsEvent     = "unused_args_event"
 	TraceVarUnusedCallEvent     = "unused_call_event"
 	TraceVarUnusedLostEvent     = "unused_lost_event"
@@ -317,6 +318,7 @@ type TraceVariableSpecs struct {
 	Generations         *ebpf.VariableSpec `ebpf:"generations"`
 	Known               *ebpf.VariableSpec `ebpf:"known"`
 	Lost                *ebpf.VariableSpec `ebpf:"lost"`
+	LostTasks           *ebpf.VariableSpec `ebpf:"lost_tasks"`
 	UnusedArgsEvent     *ebpf.VariableSpec `ebpf:"unused_args_event"`
 	UnusedCallEvent     *ebpf.VariableSpec `ebpf:"unused_call_event"`
 	UnusedLostEvent     *ebpf.VariableSpec `ebpf:"unused_lost_event"`
@@ -401,6 +403,7 @@ type TraceVariables struct {
 	Generations         *ebpf.Variable `ebpf:"generations"`
 	Known               *ebpf.Variable `ebpf:"known"`
 	Lost                *ebpf.Variable `ebpf:"lost"`
+	LostTasks           *ebpf.Variable `ebpf:"lost_tasks"`
 	UnusedArgsEvent     *ebpf.Variable `ebpf:"unused_args_event"`
 	UnusedCallEvent     *ebpf.Variable `ebpf:"unused_call_event"`
 	UnusedLostEvent     *ebpf.Variable `ebpf:"unused_lost_event"`

@@ -28,17 +28,29 @@ func resume(pid uint32) error {
 	return nil
 }
 
-// resumeAll lets go whoever is in the map.
-func resumeAll(held *ebpf.Map) error {
+// Held lists the processes that are stopped at exec (Config.StopOnExec).
+func (s *Session) Held() ([]uint32, error) { return heldIn(s.coll.Maps["held"]) }
+
+func heldIn(held *ebpf.Map) ([]uint32, error) {
 	var pid uint32
 	var value uint8
-	var errs []error
+	var pids []uint32
 	it := held.Iterate()
 	for it.Next(&pid, &value) {
-		errs = append(errs, resume(pid))
+		pids = append(pids, pid)
 	}
 	if err := it.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
-		errs = append(errs, fmt.Errorf("list the processes held at exec: %w", err))
+		return pids, fmt.Errorf("list the processes held at exec: %w", err)
+	}
+	return pids, nil
+}
+
+// resumeAll lets go whoever is in the map.
+func resumeAll(held *ebpf.Map) error {
+	pids, err := heldIn(held)
+	errs := []error{err}
+	for _, pid := range pids {
+		errs = append(errs, resume(pid))
 	}
 	return errors.Join(errs...)
 }

@@ -325,6 +325,26 @@ func (s *Session) Hits(id trace.FuncID) uint64 {
 	return n
 }
 
+// TakeLost returns events that say what found the ring full and was not said yet;
+// who takes them has to pass them on.
+func (s *Session) TakeLost() []trace.Event {
+	var out []trace.Event
+	for cpu := range s.cpus {
+		n := &s.shared.lost[cpu%len(s.shared.lost)]
+		if atomic.LoadUint64(n) == 0 {
+			continue
+		}
+		if count := atomic.SwapUint64(n, 0); count > 0 {
+			out = append(out, trace.Event{Kind: trace.KindLost, Time: Now(), Count: count, CPU: int32(cpu), Cause: trace.LostRing})
+		}
+	}
+	return out
+}
+
+// LostTasks returns how many forks, execs and ends of processes and threads were
+// not reported so far, because the ring was full.
+func (s *Session) LostTasks() uint64 { return atomic.LoadUint64(&s.shared.lostTasks[0]) }
+
 // Multi reports whether probes attach by uprobe_multi.
 func (s *Session) Multi() bool { return s.multi }
 
@@ -368,8 +388,12 @@ func (r *reader) record(raw []byte) {
 	if !decode(raw, &r.event, r.s.python) {
 		return
 	}
-	if r.event.Kind == trace.KindTaskExit || r.event.Kind == trace.KindProcessExit {
+	switch r.event.Kind {
+	case trace.KindTaskExit, trace.KindProcessExit:
 		r.s.python.forget(r.event.TID)
+		r.reportFull()
+	case trace.KindExec:
+		r.reportFull()
 	}
 	r.h.Event(&r.event)
 }
@@ -393,16 +417,21 @@ func (r *reader) pause(read uint64) time.Duration {
 	return 20 * time.Millisecond
 }
 
-// reportLost delivers what was lost and not yet said by the programs.
+// reportFull delivers what found the ring full and was not yet said by the
+// programs: before calls are ended by the end of a thread, so that they are marked.
+func (r *reader) reportFull() {
+	for _, e := range r.s.TakeLost() {
+		r.h.Event(&e)
+	}
+}
+
+// reportLost delivers all that was lost and not yet said.
 func (r *reader) reportLost() {
+	r.reportFull()
 	for cpu := range r.s.cpus {
-		for _, l := range []struct {
-			counts []uint64
-			cause  trace.LostCause
-		}{{r.s.shared.lost, trace.LostRing}, {r.s.shared.tooDeep, trace.LostStack}} {
-			if n := atomic.LoadUint64(&l.counts[cpu%len(l.counts)]); n > 0 {
-				r.h.Event(&trace.Event{Kind: trace.KindLost, Time: Now(), Count: n, CPU: int32(cpu), Cause: l.cause})
-			}
+		deep := r.s.shared.tooDeep
+		if n := atomic.LoadUint64(&deep[cpu%len(deep)]); n > 0 {
+			r.h.Event(&trace.Event{Kind: trace.KindLost, Time: Now(), Count: n, CPU: int32(cpu), Cause: trace.LostStack})
 		}
 	}
 	for _, p := range r.s.programs {

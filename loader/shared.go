@@ -19,6 +19,7 @@ type shared struct {
 	hits        []uint64 // calls per function and CPU, see Session.Hits
 	tooDeep     []uint64 // calls deeper than the kernel-side stacks, by CPU
 	lost        []uint64 // events that found the ring full, by CPU
+	lostTasks   []uint64 // one: those of processes among them
 	generations []uint32 // of groups of sites, four to a word
 	known       []bpf.TraceKnownProcess
 	maps        [][]byte
@@ -31,6 +32,7 @@ func mapShared(maps map[string]*ebpf.Map) (*shared, error) {
 		"counters":     func(b []byte) { s.hits = view[uint64](b) },
 		"too_deep":     func(b []byte) { s.tooDeep = view[uint64](b) },
 		".data.lost":   func(b []byte) { s.lost = view[uint64](b) },
+		".data.tasks":  func(b []byte) { s.lostTasks = view[uint64](b) },
 		".data.groups": func(b []byte) { s.generations = view[uint32](b) },
 		".data.known":  func(b []byte) { s.known = view[bpf.TraceKnownProcess](b) },
 	} {

@@ -2,6 +2,7 @@ package tests
 
 import (
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -111,23 +112,23 @@ type launched struct {
 // begins with "READY " and its process id.
 func launch(t testing.TB, command ...string) *launched {
 	t.Helper()
-	return launchBy(t, (*invocation).start, command...)
+	return launchBy(t, (*invocation).start, nil, command...)
 }
 
 // launchTracing is launch with JSON to a file, as tracing.
 func launchTracing(t testing.TB, command ...string) *launched {
 	t.Helper()
-	return launchBy(t, (*invocation).tracing, command...)
+	return launchBy(t, (*invocation).tracing, nil, command...)
 }
 
-func launchBy(t testing.TB, begin func(*invocation, testing.TB) *session, command ...string) *launched {
+func launchBy(t testing.TB, begin func(*invocation, testing.TB) *session, flags []string, command ...string) *launched {
 	t.Helper()
 	reader, writer, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { writer.Close() })
-	i := typed(append([]string{"run", "--"}, command...)...)
+	i := typed(slices.Concat([]string{"run"}, flags, []string{"--"}, command)...)
 	i.stdin = reader
 	l := &launched{session: begin(i, t), stdin: writer}
 	reader.Close()

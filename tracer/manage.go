@@ -43,6 +43,9 @@ func (t *Tracer) manage(ctx context.Context) {
 			t.mu.Unlock()
 		case <-tick.C:
 			now := time.Now()
+			if !t.lookAgain(now) {
+				return
+			}
 			if t.govern(now.Sub(looked), cpu) {
 				now = time.Now()
 				tick.Reset(governorPeriod)

@@ -77,6 +77,8 @@ type Tracer struct {
 	maps    *loader.MapWatcher // nil: mapsErr says why
 	mapsErr error
 
+	overlooked overlooked
+
 	overwrites    *overwriteWatcher // nil: overwritesErr says why
 	overwritesErr error
 	funcs         table
