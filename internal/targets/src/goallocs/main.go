@@ -5,8 +5,8 @@ package main
 import "github.com/sbxtrace/sbxtrace/internal/targets/src/gotruth"
 
 type node struct {
-	next *node
-	data [40]byte
+	Next *node
+	Data [40]byte
 }
 
 // Exported, so that what is allocated escapes and nobody calls it unused.
