@@ -2,7 +2,7 @@
 // CPU time in known shares, below what C++ puts on a stack: virtual functions,
 // templates, lambdas, std::function, algorithms, and exceptions that are thrown
 // through it all. Endless; "values" as those of shares.c. --depth N
-#define TRUTH_FUNCTIONS(X) X(seventy, "work::Heavy::run()") X(twenty, "work::Light::run()") X(ten, "void work::generic<int>(int)")
+#define TRUTH_FUNCTIONS(X) X(seventy, "work::Heavy::run") X(twenty, "work::Light::run") X(ten, "work::generic<int>")
 #define TRUTH_NO_RETURNS
 #define TRUTH_NO_DEPTH
 #define TRUTH_NO_TREE
