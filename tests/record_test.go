@@ -214,7 +214,7 @@ func record(t testing.TB, p *targets.Process, file string, args ...string) *sess
 // recordBusy records a program that never rests.
 func recordBusy(t testing.TB, file string, args ...string) (*session, *targets.Process) {
 	t.Helper()
-	p := start(t, targets.Build(t, "busy"))
+	p := start(t, targets.Build(t, "busy"), "--threads", "1")
 	s := record(t, p, file, args...)
 	p.Go()
 	return s, p
@@ -295,7 +295,7 @@ func TestAttachFullDisk(t *testing.T) {
 		t.Fatalf("mount tmpfs: %v", err)
 	}
 	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
-	p := start(t, targets.Build(t, "busy"))
+	p := start(t, targets.Build(t, "busy"), "--threads", "1")
 	s := attach(t, p.PID(), "--summary", "--record", filepath.Join(dir, "recording.sbx"))
 	p.Go()
 	s.waitFor("the recording to end", func() bool { return strings.Contains(s.stderr.String(), "recording ends here") })

@@ -60,6 +60,7 @@ var pagesOf = map[string][]string{
 	"attach":    {"docs/selectors.md", "docs/symbols.md"},
 	"run":       {"docs/attach.md", "docs/selectors.md", "docs/symbols.md"},
 	"functions": {"docs/selectors.md", "docs/symbols.md"},
+	"record":    {"docs/attach.md", "docs/selectors.md", "docs/symbols.md"},
 	"export":    {"docs/report.md"},
 }
 

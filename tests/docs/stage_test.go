@@ -42,6 +42,13 @@ var adapted = []struct {
 	// What is installed is a program of this module.
 	{regexp.MustCompile(`^go install github\.com/sbxtrace/sbxtrace/(cmd/\S+)@latest$`), `go build -C "$$REPO" -o /dev/null ./${1}`},
 	{regexp.MustCompile(`^\.ci/run$`), `bash -n "$$REPO/.ci/run"`},
+	// Recorders run in the background until they are told to save; the one that a
+	// lone trigger is for is started with it.
+	{regexp.MustCompile(`^(sudo sbxtrace record .*) &$`), `${1} --duration 1s`},
+	{regexp.MustCompile(`^sudo sbxtrace trigger$`), `sudo sbxtrace record --name demo --ring 16MiB --max-triggers 1 --ready-file ready & ` +
+		`until [ -e ready ]; do sleep 0.05; done; sudo sbxtrace trigger && wait $$!`},
+	// What is replayed as it happened takes as long.
+	{regexp.MustCompile(`--speed 1x`), `--speed 100x`},
 	// A server that nobody runs is not asked, and one that does not answer is no trouble.
 	{regexp.MustCompile(`https://debuginfod\.debian\.net`), `http://127.0.0.1:9`},
 }
@@ -56,7 +63,8 @@ type service struct {
 }
 
 var services = []service{
-	{mention: regexp.MustCompile(`\bdemo\b|4711|PID`), name: "demo", command: "build/demo/demo >/dev/null", own: true},
+	{mention: regexp.MustCompile(`\bdemo\b|4711|PID|^sudo sbxtrace trigger$`), name: "demo", command: "build/demo/demo >/dev/null", own: true},
+	{mention: regexp.MustCompile(`--name worker`), name: "worker", command: "./worker"},
 	{mention: regexp.MustCompile(`net/http`), name: "gohttp", command: "./gohttp"},
 	{mention: regexp.MustCompile(`nginx|libssl`), name: "nginx", command: `nginx -p . -c nginx.conf -g "daemon off;"`},
 }
@@ -125,7 +133,7 @@ func build(dir string) (*programs, error) {
 // file concern everyone who runs that file.
 func (p *programs) stage(dir string) error {
 	for name, from := range map[string]string{
-		"bin/sbxtrace": "sbxtrace", "build/demo/demo": "demo", "server": "service", "import": "service", "gohttp": "gohttp",
+		"bin/sbxtrace": "sbxtrace", "build/demo/demo": "demo", "server": "service", "import": "service", "worker": "service", "gohttp": "gohttp",
 	} {
 		text, err := os.ReadFile(filepath.Join(p.dir, from))
 		if err != nil {
@@ -155,8 +163,10 @@ func (p *programs) stage(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := write(filepath.Join(dir, "calls.sbx"), calls); err != nil {
-		return err
+	for _, name := range []string{"calls.sbx", "server.sbx", "client.sbx"} {
+		if err := write(filepath.Join(dir, name), calls); err != nil {
+			return err
+		}
 	}
 	for name, text := range files {
 		if err := write(filepath.Join(dir, name), []byte(text)); err != nil {
