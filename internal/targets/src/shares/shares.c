@@ -27,9 +27,16 @@ TRUTH_INLINE unsigned long cpu_ns(clockid_t clock)
 	return (unsigned long)now.tv_sec * 1000000000 + (unsigned long)now.tv_nsec;
 }
 
+/*
+ * A unit is of another length each time, the mean is what counts: work that
+ * repeats with a fixed period can fall into step with that of the samples.
+ */
 TRUTH_INLINE void work(int units)
 {
-	for (int i = 0; i < units * 4000; i++)
+	static __thread unsigned random = 1;
+
+	random = random * 1664525 + 1013904223; /* Numerical Recipes' generator */
+	for (int i = 0; i < units * (int)(2000 + (random >> 16) % 4000); i++)
 		sink += (unsigned long)i * i;
 }
 
