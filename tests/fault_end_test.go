@@ -80,7 +80,8 @@ func TestFaultTwoInterrupts(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer reader.Close()
-	i := attachTo(p.PID(), "--max-overhead", "off")
+	// Not by return probes: see KNOWN_ISSUES.md on detaching from a busy target.
+	i := attachTo(p.PID(), "--max-overhead", "off", "--returns", "ret")
 	i.stdout = writer
 	s := i.start(t)
 	writer.Close()
